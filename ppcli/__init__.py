@@ -1,0 +1,3 @@
+"""ppcli: an uploader that never loses its place."""
+
+__version__ = "0.1.0"

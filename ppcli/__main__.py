@@ -1,0 +1,5 @@
+"""`python -m ppcli`."""
+
+from ppcli.cli.main import main
+
+main()

@@ -1,0 +1,73 @@
+"""Use cases: the one place that wires parts together. Nothing here prints or exits."""
+
+from __future__ import annotations
+
+from ppcli.app.workplace import Workplace
+from ppcli.events import Listener, Result
+from ppcli.requests import (
+    Ask,
+    CancelRequest,
+    GetRequest,
+    ListRequest,
+    PutRequest,
+    RemoveRequest,
+    ResumeRequest,
+    StatusRequest,
+)
+
+
+class App:
+    """Every command, as a call. Each gives a `Result` (whose `error` may be set) or raises a `PpcliError`; events go to
+    `listener`, questions to `ask`. The result itself is told by the caller."""
+
+    def __init__(self, listener: Listener, ask: Ask) -> None:
+        self._listener = listener
+        self._ask = ask
+
+    def put(self, request: PutRequest) -> Result:
+        from ppcli.app.putting import put
+
+        with Workplace(self._listener, self._ask) as place:
+            return put(place, request)
+
+    def resume(self, request: ResumeRequest) -> Result:
+        from ppcli.app.running import resume
+
+        with Workplace(self._listener, self._ask) as place:
+            return resume(place, request)
+
+    def status(self, request: StatusRequest) -> Result:
+        from ppcli.app.showing import status
+
+        with Workplace(self._listener, self._ask) as place:
+            return status(place, request)
+
+    def cancel(self, request: CancelRequest) -> Result:
+        from ppcli.app.cancelling import cancel
+
+        with Workplace(self._listener, self._ask) as place:
+            return cancel(place, request)
+
+    def remove(self, request: RemoveRequest) -> Result:
+        from ppcli.app.objects import remove
+
+        with Workplace(self._listener, self._ask) as place:
+            return remove(place, request)
+
+    def list(self, request: ListRequest) -> Result:
+        from ppcli.app.objects import list_objects
+
+        with Workplace(self._listener, self._ask) as place:
+            return list_objects(place, request)
+
+    def get(self, request: GetRequest) -> Result:
+        from ppcli.app.fetching import get
+
+        with Workplace(self._listener, self._ask) as place:
+            return get(place, request)
+
+    def recover(self, to: str | None) -> Result:
+        from ppcli.app.objects import recover
+
+        with Workplace(self._listener, self._ask) as place:
+            return recover(place, to)

@@ -1,0 +1,102 @@
+"""`cancel`: free what a job holds on its target, and leave a cancelled manifest."""
+
+from __future__ import annotations
+
+from ppcli import steps
+from ppcli.app.rebuilding import reopen
+from ppcli.app.running import unfinished_jobs
+from ppcli.app.workplace import Workplace
+from ppcli.errors import Busy, PpcliError, Usage
+from ppcli.events import JobFinished, Result
+from ppcli.jobs import Job
+from ppcli.model import FilePlan, JobState
+from ppcli.requests import CancelRequest
+from ppcli.retry import Step
+from ppcli.target import Store
+
+
+def cancel(place: Workplace, request: CancelRequest) -> Result:
+    """Raises `Usage` without a job, `Busy` for one that is running."""
+    if request.incomplete:
+        return _cancel_incomplete(place, request)
+    if request.to is not None:
+        raise Usage("--to goes with --incomplete.", hint="Name the JOB to cancel.")
+    if not request.jobs and not request.all:
+        raise Usage("No job was named.", hint="Give its id ('ppcli status' lists them), or --all.", reason="job")
+    chosen = [place.jobs.resolve(prefix) for prefix in request.jobs] if request.jobs else unfinished_jobs(place)
+    errors: list[PpcliError] = []
+    states: list[JobState] = []
+    for job_id in dict.fromkeys(chosen):
+        try:
+            states.append(_cancel_one(place, job_id, yes=request.yes))
+        except Busy as busy:
+            if len(chosen) == 1:
+                raise
+            place.warn("busy", busy.message, job_id)
+            errors.append(busy)
+    state = states[0] if len(chosen) == 1 else None
+    return place.done(error=errors[0] if errors else None, state=state)
+
+
+def _cancel_one(place: Workplace, job_id: str, *, yes: bool) -> JobState:
+    job = reopen(place, job_id)
+    state, held = job.manifest.state, job.manifest.totals.bytes_confirmed
+    if state.finished or (held and not yes and place.ask(_question(job)) is False):
+        job.close()
+        return state
+    cancel_job(place, job)
+    return JobState.CANCELLED
+
+
+def _question(job: Job) -> str:
+    totals = job.manifest.totals
+    return (
+        f"Job {job.id} has {totals.bytes_confirmed} of {totals.bytes_total} bytes confirmed on the target. "
+        "Cancel it and free them?"
+    )
+
+
+def cancel_job(place: Workplace, job: Job) -> None:
+    """Abort every session of a job that this process holds, mark it cancelled and close it."""
+    plan = job.manifest
+    target = place.target(plan.target)
+    try:
+        for index, entry in enumerate(plan.files):
+            if entry.state is JobState.INITIATED or entry.state.finished or entry.fingerprint is None:
+                continue
+            file = FilePlan(
+                plan.job, index, entry.name, entry.size, 0.0, entry.chunk_size, len(entry.chunks), entry.digest
+            )
+            session = entry.session
+            place.call(Step.ABORT, entry.name, lambda session=session, file=file: target.abort(session, file))  # type: ignore[misc]
+            job.record(steps.FileCancelled(index))
+        job.record(steps.JobChanged(JobState.CANCELLED))
+        job.fold()
+    finally:
+        job.close()
+    place.listener.hear(JobFinished(job.id, JobState.CANCELLED, 0))
+
+
+def _cancel_incomplete(place: Workplace, request: CancelRequest) -> Result:
+    """Everything that was begun on a target and never completed: jobs of this data dir are cancelled properly, what
+    nobody here knows is freed. Running jobs are left alone."""
+    if request.jobs or request.all:
+        raise Usage("--incomplete takes no JOB and no --all.", hint="Leave them out.")
+    target = place.target(place.choose(request.to))
+    if not isinstance(target, Store):
+        raise Usage(
+            f"{target.url} cannot list incomplete uploads.", hint="Cancel by job instead.", reason="unsupported"
+        )
+    found = list(target.incomplete())
+    if found and not request.yes and place.ask(f"Free {len(found)} incomplete uploads at {target.url}?") is False:
+        return place.done(target=target.url)
+    known = set(place.jobs.ids())
+    for job_id in dict.fromkeys(upload.job for upload in found if upload.job in known):
+        assert job_id is not None
+        try:
+            _cancel_one(place, job_id, yes=True)
+        except Busy as busy:
+            place.warn("busy", busy.message, job_id)
+    for upload in [one for one in found if one.job not in known]:
+        target.discard(upload)
+    return place.done(target=target.url)

@@ -1,0 +1,187 @@
+"""`get`: read objects back into files or to standard output, resumable and verified."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import xxhash
+
+from ppcli import disk
+from ppcli.app.objects import not_found, store_of
+from ppcli.app.workplace import Workplace
+from ppcli.errors import Integrity, Rejected, Usage, local_io
+from ppcli.events import FileCompleted, Result
+from ppcli.model import Action, Evidence, Remote
+from ppcli.names import safe_relative
+from ppcli.requests import GetRequest
+from ppcli.retry import Step
+from ppcli.target import PIECE, Store, Target
+
+STDOUT = "-"
+
+
+def get(place: Workplace, request: GetRequest) -> Result:
+    """Raises `NotFound`; `Rejected` (`exists`) before a different file would be replaced, and (`forbidden`) for a name
+    that would leave the directory; `Integrity` when what was read is not what was stored."""
+    target, store, name = store_of(place, request.to, request.name)
+    fetch = _Fetch(place, request, target, store)
+    if request.recursive:
+        return fetch.tree(name)
+    remote = place.call(Step.FIND, name, lambda: target.find(name))
+    if remote is None:
+        raise not_found(name, target)
+    if request.dest == STDOUT:
+        size = fetch.to_stdout(remote)
+    else:
+        size = fetch.to_file(remote, fetch.destination(remote.name))
+    return place.done(target=target.url, files=1, size=size)
+
+
+class _Fetch:
+    """One `get` under way."""
+
+    def __init__(self, place: Workplace, request: GetRequest, target: Target, store: Store) -> None:
+        self._place = place
+        self._request = request
+        self._target = target
+        self._store = store
+
+    def destination(self, name: str) -> Path:
+        """Where a single object goes: DEST, or below it where it is a directory, or `./LASTPART`."""
+        last = safe_relative(name).name
+        if self._request.dest is None:
+            return Path(last)
+        dest = Path(self._request.dest)
+        return dest / last if dest.is_dir() or self._request.dest.endswith("/") else dest
+
+    def tree(self, name: str) -> Result:
+        """Everything below `name`, by relative name, into DEST (by default a directory called like the last part)."""
+        if self._request.dest == STDOUT:
+            raise Usage("A tree cannot go to standard output.", hint="Give a directory as DEST.")
+        prefix = name.rstrip("/") + "/" if name else ""
+        last = prefix.rstrip("/").rpartition("/")[2] or "."
+        root = Path(self._request.dest if self._request.dest is not None else last)
+        count = size = 0
+        for remote in self._store.list(prefix):
+            path = root / safe_relative(remote.name[len(prefix) :])
+            _stay_below(root, path)
+            size += self.to_file(remote, path)
+            count += 1
+        if not count:
+            raise not_found(prefix or name, self._target)
+        return self._place.done(target=self._target.url, files=count, size=size)
+
+    def to_stdout(self, remote: Remote) -> int:
+        digest = hashlib.sha256()
+        for piece in self._store.read(remote, 0):
+            digest.update(piece)
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        self._check(remote, f"sha256:{digest.hexdigest()}")
+        return remote.size
+
+    def to_file(self, remote: Remote, path: Path) -> int:
+        """Read one object into `path`, going on where an earlier run stopped; gives the bytes that were read."""
+        expected = self._target.digest(remote)
+        if path.is_symlink() or path.exists():
+            if path.is_file() and path.stat().st_size == remote.size and self._has(path, expected):
+                self._tell(remote, path, Action.UNCHANGED, 0)
+                return 0
+            if not self._request.force:
+                raise _exists(path)
+        with local_io(f"create {path.parent}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        partial = _partial(path, remote, expected)
+        begun = partial.stat().st_size if partial.is_file() else 0
+        with local_io(f"write {path}"):
+            size = self._fill(remote, partial, expected)
+            _put_in_place(partial, path, force=self._request.force)
+        self._tell(remote, path, Action.RESUMED if begun else Action.SENT, size)
+        return size
+
+    def _has(self, path: Path, expected: str | None) -> bool:
+        return expected is not None and self._place.file_digest(path.absolute(), True) == expected
+
+    def _fill(self, remote: Remote, partial: Path, expected: str | None) -> int:
+        """Complete the partial file and verify it; what an earlier run left is read again only to be hashed."""
+        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            digest = hashlib.sha256()
+            offset = start = _hash_start(fd, remote.size, digest.update)
+            for piece in self._store.read(remote, offset):
+                disk.write_all(fd, piece, offset)
+                digest.update(piece)
+                offset += len(piece)
+            if offset != remote.size or (expected and f"sha256:{digest.hexdigest()}" != expected):
+                os.ftruncate(fd, 0)
+                raise _damaged(remote)
+            disk.fsync(fd)
+            return offset - start
+        finally:
+            os.close(fd)
+
+    def _check(self, remote: Remote, digest: str) -> None:
+        expected = self._target.digest(remote)
+        if expected is not None and expected != digest:
+            raise _damaged(remote)
+
+    def _tell(self, remote: Remote, path: Path, action: Action, size: int) -> None:
+        told = FileCompleted(
+            None, remote.name, remote.location, remote.size, str(path), remote.digest, action, size, Evidence.CONTENT
+        )
+        self._place.listener.hear(told)
+
+
+def _partial(path: Path, remote: Remote, digest: str | None) -> Path:
+    """A hidden file beside `path`, named after exactly this version of the object: another version starts anew."""
+    version = f"{remote.location}\n{remote.size}\n{digest}\n{remote.version}"
+    return path.with_name(f".ppcli-get-{xxhash.xxh3_64_hexdigest(version.encode(errors='surrogateescape'))}.part")
+
+
+def _hash_start(fd: int, size: int, update: Callable[[memoryview], None]) -> int:
+    """Hash what is there already; gives the offset to go on from. A file that is too long is no start at all."""
+    if os.fstat(fd).st_size > size:
+        os.ftruncate(fd, 0)
+    buffer, offset = memoryview(bytearray(PIECE)), 0
+    while got := os.preadv(fd, (buffer,), offset):
+        update(buffer[:got])
+        offset += got
+    return offset
+
+
+def _put_in_place(partial: Path, path: Path, *, force: bool) -> None:
+    """Rename into place; without `force` a file that appeared meanwhile is not replaced."""
+    if force:
+        partial.replace(path)
+    else:
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            raise _exists(path) from None
+        except OSError:  # a file system without links
+            partial.rename(path)
+        else:
+            partial.unlink()
+    disk.fsync_dir(path.parent)
+
+
+def _stay_below(root: Path, path: Path) -> None:
+    """A link inside the tree must not lead the writing elsewhere."""
+    if not path.parent.resolve().is_relative_to(root.resolve()):
+        raise Rejected(f"{path} would be outside {root}.", hint="Remove the link that leads there.", reason="forbidden")
+
+
+def _exists(path: Path) -> Rejected:
+    return Rejected(f"{path} is there already.", hint="Use --force to replace it, or give DEST.", reason="exists")
+
+
+def _damaged(remote: Remote) -> Integrity:
+    return Integrity(
+        f"What was read of {remote.name} is not what was stored.",
+        hint="Run the same command again; when it repeats, the stored copy is damaged.",
+        reason="damaged",
+    )

@@ -1,0 +1,52 @@
+"""`jobs/<id>/log`: what happened to a job, for support to read. Rotating, 0600, without chunk noise and secrets."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import fields
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import IO
+
+from ppcli import disk
+from ppcli.events import ChunkConfirmed, Event, Listener, ReservationProgress, UploadProgress, WarningRaised
+from ppcli.jobs import LOG
+
+_SIZE = 1 << 20
+_QUIET = (ChunkConfirmed, ReservationProgress, UploadProgress)
+
+
+class _PrivateFile(RotatingFileHandler):
+    def _open(self) -> IO[str]:  # type: ignore[override]
+        fd = disk.open_private(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND)
+        return os.fdopen(fd, self.mode, encoding="utf-8", errors="backslashreplace")
+
+
+class JobLog:
+    """A listener that writes the log and passes every event on. A log that cannot be written never stops a job."""
+
+    def __init__(self, directory: Path, listener: Listener) -> None:
+        self._listener = listener
+        self._handler: logging.Handler = logging.NullHandler()
+        try:
+            self._handler = _PrivateFile(directory / LOG, maxBytes=_SIZE, backupCount=1)
+            self._handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
+            self._handler.handleError = lambda record: None  # type: ignore[method-assign]
+        except OSError:
+            pass
+
+    def hear(self, event: Event) -> None:
+        if not isinstance(event, _QUIET):
+            said = " ".join(f"{f.name}={getattr(event, f.name)!r}" for f in fields(event) if f.name != "job")
+            self._handler.handle(logging.makeLogRecord({"msg": "%s %s", "args": (event.event, said)}))
+        self._listener.hear(event)
+
+    def tick(self) -> None:
+        self._listener.tick()
+
+    def warn(self, job: str, code: str, message: str) -> None:
+        self.hear(WarningRaised(job, code, message))
+
+    def close(self) -> None:
+        self._handler.close()

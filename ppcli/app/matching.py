@@ -1,0 +1,55 @@
+"""Which unfinished jobs have the files of a `put`: by target, name and source, or by target and name alone where only
+one job has them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ppcli.app.workplace import Workplace
+from ppcli.collect import Found
+from ppcli.errors import Corrupt
+from ppcli.summary import Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A file that an unfinished job has already."""
+
+    found: Found
+    job: str
+
+
+def match(place: Workplace, target: str, files: Sequence[Found]) -> list[Match]:
+    """The files that unfinished jobs at `target` have, oldest job first."""
+    by_source: dict[tuple[str, str], str] = {}
+    by_name: defaultdict[str, set[str]] = defaultdict(set)
+    order: list[str] = []
+    for summary in sorted(_unfinished(place, target), key=lambda summary: summary.created):
+        order.append(summary.job)
+        for wanted in summary.wanted:
+            by_source.setdefault((wanted.name, wanted.path), summary.job)
+            by_name[wanted.name].add(summary.job)
+    matches = []
+    for found in files:
+        job = by_source.get((found.name, str(found.path)))
+        if job is None and len(by_name.get(found.name, ())) == 1:
+            (job,) = by_name[found.name]
+        if job is not None:
+            matches.append(Match(found, job))
+    return sorted(matches, key=lambda one: order.index(one.job)) if len(order) > 1 else matches
+
+
+def _unfinished(place: Workplace, target: str) -> Iterator[Summary]:
+    """Jobs that cannot be read count by their last summary; one without any is no obstacle to others."""
+    for job in place.jobs.ids():
+        try:
+            summary = place.jobs.summary(job)
+        except Corrupt:
+            outline = place.jobs.outline(job)
+            if outline is None:
+                continue
+            summary = outline
+        if summary.target == target and not summary.state.finished:
+            yield summary

@@ -1,0 +1,96 @@
+"""`ls`, `rm` and `pads recover`: what is on a target, without a job."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+from urllib.parse import urlsplit
+
+from ppcli.app.workplace import Workplace
+from ppcli.errors import NotFound, Rejected
+from ppcli.events import IncompleteListed, ObjectListed, Result
+from ppcli.manifest import timestamp
+from ppcli.requests import ListRequest, RemoveRequest
+from ppcli.retry import Step
+from ppcli.target import Store, Target
+from ppcli.targets import SCHEMES
+
+
+@runtime_checkable
+class Recoverable(Protocol):
+    """A target that can rebuild its index from the user key alone."""
+
+    def recover(self) -> int: ...
+
+
+def store_of(place: Workplace, to: str | None, name: str) -> tuple[Target, Store, str]:
+    """The target and the name that `name` means: a location names both, anything else is a name at the chosen target.
+    Raises `Rejected` (`unsupported`) for a target that cannot be listed or read."""
+    url, location = _split(name)
+    target = place.target(url if url is not None and to is None else place.choose(to))
+    if not isinstance(target, Store):
+        raise _unsupported(target)
+    if location:
+        name = target.locate(name) or name
+    return target, target, name
+
+
+def _split(name: str) -> tuple[str | None, bool]:
+    """The target URL inside a location, and whether `name` looks like one."""
+    scheme, colon, _ = name.partition(":")
+    if not colon or scheme not in SCHEMES:
+        return None, False
+    if "#" in name:
+        return name.partition("#")[0], True
+    return urlsplit(name)._replace(path=urlsplit(name).path.rpartition("/")[0] or "/").geturl(), True
+
+
+def _unsupported(target: Target) -> Rejected:
+    return Rejected(
+        f"{target.url} can be written to only.", hint="Use the server's own tools for this.", reason="unsupported"
+    )
+
+
+def not_found(name: str, target: Target) -> NotFound:
+    return NotFound(f"There is no {name!r} at {target.url}.", hint="'ppcli ls' lists what is there.", reason="name")
+
+
+def list_objects(place: Workplace, request: ListRequest) -> Result:
+    """Tell an `ObjectListed` for every name that starts with the prefix, or an `IncompleteListed` for every upload that
+    was begun and not completed."""
+    target, store, prefix = store_of(place, request.to, request.prefix)
+    if request.incomplete:
+        for upload in store.incomplete():
+            since = None if upload.modified is None else timestamp(upload.modified)
+            place.listener.hear(IncompleteListed(upload.id, upload.name, upload.job, upload.size, since))
+        return place.done(target=target.url)
+    for remote in store.list(prefix):
+        since = None if remote.modified is None else timestamp(remote.modified)
+        digest = target.digest(remote) if remote.digest is None else remote.digest
+        place.listener.hear(ObjectListed(remote.name, remote.size, digest, since))
+    return place.done(target=target.url)
+
+
+def remove(place: Workplace, request: RemoveRequest) -> Result:
+    """Remove names; with `recursive` a name stands for all below it as well. What is not there is `NotFound`, after all
+    others are gone."""
+    missing, removed, target = None, 0, None
+    for given in request.names:
+        target, store, name = store_of(place, request.to, given)
+        names = [name]
+        if request.recursive:
+            names += [remote.name for remote in store.list(name.rstrip("/") + "/")]
+        gone = place.call(Step.REMOVE, name, lambda store=store, names=names: store.remove(names))  # type: ignore[misc]
+        removed += len(gone)
+        if not gone:
+            missing = missing or not_found(name, target)
+    url = target.url if target else None
+    return place.done(error=missing, target=url, files=removed)
+
+
+def recover(place: Workplace, to: str | None) -> Result:
+    """Rebuild a pad store's index from the user key alone."""
+    target = place.target(place.choose(to))
+    if not isinstance(target, Recoverable):
+        raise Rejected(f"{target.url} has no pads to recover.", hint="Name a pads: target.", reason="unsupported")
+    found = target.recover()
+    return place.done(target=target.url, files=found)

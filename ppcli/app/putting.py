@@ -1,0 +1,252 @@
+"""`put`: collect, examine, find unfinished work, make a job for the rest, and run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ppcli import planner, source, steps
+from ppcli.app.cancelling import cancel_job
+from ppcli.app.matching import Match, match
+from ppcli.app.planning import Examiner, Unchanged, unreadable
+from ppcli.app.rebuilding import reopen
+from ppcli.app.running import Runs, files_error, result, revive, run_job
+from ppcli.app.workplace import Workplace
+from ppcli.collect import STDIN, Collected, Found, collect
+from ppcli.errors import Busy, Interrupted, Partial, PpcliError, Usage
+from ppcli.events import FilePlanned, FileSkipped, Result
+from ppcli.jobs import Draft, Job
+from ppcli.manifest import FileEntry, JobOptions, Manifest, now
+from ppcli.model import JobState
+from ppcli.pipeline import narrate
+from ppcli.requests import PutRequest
+
+_POLL = 0.2
+
+
+def put(place: Workplace, request: PutRequest) -> Result:
+    """Raises `Usage` before anything is sent or kept; other failures are in the result."""
+    return _Put(place, request).run()
+
+
+class _Put:
+    """One `put` under way. `_seen` is what was found out about files that no unfinished job has."""
+
+    def __init__(self, place: Workplace, request: PutRequest) -> None:
+        self._place = place
+        self._request = request
+        self._target = place.target(place.choose_to_store(request.to), request.chunk_size)
+        if request.chunk_size is not None:
+            planner.chunk_size(0, self._target.limits(0), request.chunk_size)
+        collected = collect(request, sys.stdin.buffer)
+        self._tell_skipped(collected)
+        self._files = tuple(_real(found) for found in collected.files)
+        self._draft: Draft | None = None
+        self._seen: dict[Found, Unchanged | FileEntry] = {}
+        self._unable: PpcliError | None = None
+        self._examiner = Examiner(
+            place, self._target, checksum=request.checksum, immutable=request.immutable, wanted=request.chunk_size
+        )
+
+    def run(self) -> Result:
+        with self._spooled():
+            if self._request.dry_run:
+                return self._dry_run()
+            self._place.jobs.prune(self._place.config.keep_jobs)
+            if self._request.fresh:
+                self._cancel_matches()
+            return self._run_jobs(self._decide())
+
+    def _tell_skipped(self, collected: Collected) -> None:
+        for skipped in collected.skipped:
+            told = FileSkipped(None, skipped.path.name, str(skipped.path), None, skipped.code)
+            self._place.listener.hear(told)
+            self._place.warn(skipped.code, skipped.message)
+
+    @contextmanager
+    def _spooled(self) -> Iterator[None]:
+        """Copy stdin into a draft first, when it is a source; what is left of a draft at the end is discarded."""
+        try:
+            if any(found.path == STDIN for found in self._files):
+                self._draft = self._place.jobs.draft()
+                source.spool(sys.stdin.buffer, self._draft.spool)
+            yield
+        finally:
+            if self._draft is not None:
+                self._draft.discard()
+
+    def _path(self, found: Found) -> Path:
+        """Where the bytes of a source are read."""
+        return self._draft.spool if found.path == STDIN and self._draft else found.path
+
+    def _match(self) -> list[Match]:
+        return match(self._place, self._target.url, self._files)
+
+    def _cancel_matches(self) -> None:
+        """`--fresh`: unfinished work on the same files is cancelled first."""
+        for job_id in dict.fromkeys(one.job for one in self._match()):
+            cancel_job(self._place, reopen(self._place, job_id, self._request.wait_lock))
+
+    def _examine(self, files: Sequence[Found]) -> None:
+        """What halts a job stops the looking: the rest is planned unseen, and the job is paused."""
+        for found in files:
+            try:
+                if self._unable is None:
+                    seen = self._examiner.examine(found, self._path(found))
+                    if isinstance(seen, Unchanged):
+                        self._place.listener.hear(seen.told)
+                    self._seen[found] = seen
+                    continue
+            except (Usage, Interrupted):
+                raise
+            except PpcliError as error:
+                self._unable = error
+            self._seen[found] = self._examiner.unseen(found, self._path(found))
+
+    def _dry_run(self) -> Result:
+        matched = {one.found for one in self._match()}
+        self._examine([found for found in self._files if found not in matched])
+        for found in self._files:
+            entry = self._seen.get(found) or self._examiner.unseen(found, self._path(found))
+            if isinstance(entry, Unchanged):
+                continue
+            if entry.failure is not None:
+                self._place.listener.hear(narrate.file_failed(None, entry, entry.failure))
+            else:
+                told = FilePlanned(None, entry.name, entry.path, entry.size, len(entry.chunks), entry.chunk_size)
+                self._place.listener.hear(told)
+        return self._result(Runs(), [])
+
+    def _decide(self) -> list[tuple[Job, list[int], bool]]:
+        """The jobs to run, all held by this process: (job, positions of its files, was it there before). Looking at
+        files may take long, so it happens outside the lock, and what was decided without it is checked again."""
+        deadline = time.monotonic() + self._request.wait_lock
+        while True:
+            with self._place.jobs.deciding():
+                matches = self._match()
+                matched = {one.found for one in matches}
+                unseen = [found for found in self._files if found not in matched and found not in self._seen]
+                if not unseen:
+                    try:
+                        return self._hold(matches)
+                    except Busy:
+                        if time.monotonic() >= deadline:
+                            raise
+            if unseen:
+                self._examine(unseen)
+            else:
+                time.sleep(_POLL)
+
+    def _hold(self, matches: Sequence[Match]) -> list[tuple[Job, list[int], bool]]:
+        held: list[tuple[Job, list[int], bool]] = []
+        try:
+            for job_id in dict.fromkeys(one.job for one in matches):
+                job = reopen(self._place, job_id)
+                job.manifest.options = self._options()
+                job.fold()
+                held.append((job, [], True))
+                held[-1][1].extend(self._rejoin(job, [one.found for one in matches if one.job == job_id]))
+            matched = {one.found for one in matches}
+            fresh = [seen for found, seen in self._seen.items() if found not in matched and isinstance(seen, FileEntry)]
+            if fresh and not (len(fresh) == len(self._files) and unreadable(fresh)):
+                job = self._new_job(fresh)
+                held.append((job, list(range(len(fresh))), False))
+            else:
+                for entry in fresh:
+                    assert entry.failure is not None
+                    self._place.listener.hear(narrate.file_failed(None, entry, entry.failure))
+        except BaseException:
+            for job, _, _ in held:
+                job.close()
+            raise
+        return held
+
+    def _rejoin(self, job: Job, files: Sequence[Found]) -> list[int]:
+        """The positions of `files` in a job that has them unfinished. Another source under the same name takes the
+        place of the old one; its content is compared when the file is opened."""
+        wanted = {found.name: found for found in files}
+        positions = []
+        for index, entry in enumerate(job.manifest.files):
+            found = wanted.get(entry.name)
+            if found is None or entry.state.finished:
+                continue
+            positions.append(index)
+            if found.path == STDIN and self._draft is not None:
+                self._draft.spool.replace(job.spool)
+                job.record(steps.Replanned(index, entry.path, source.fingerprint(job.spool), entry.chunk_size))
+            elif entry.path != str(found.path) and found.error is None:
+                seen = source.fingerprint(found.path)
+                job.record(steps.Replanned(index, str(found.path), seen, entry.chunk_size))
+            if self._request.chunk_size not in (None, entry.chunk_size):
+                self._place.warn(
+                    "chunk_size", f"{entry.name} goes on with its chunk size of {entry.chunk_size} bytes.", job.id
+                )
+        return positions
+
+    def _new_job(self, files: list[FileEntry]) -> Job:
+        draft, self._draft = self._draft or self._place.jobs.draft(), None
+        try:
+            return draft.commit(Manifest(draft.id, self._target.url, self._options(), files, now(), now()))
+        except BaseException:
+            draft.discard()
+            raise
+
+    def _options(self) -> JobOptions:
+        """The options of this call; they replace those of a job that it goes on with."""
+        request = self._request
+        return JobOptions(
+            jobs=request.jobs,
+            reserve_jobs=request.reserve_jobs,
+            retries=request.retries,
+            limit_rate=request.limit_rate,
+            chunk_size=request.chunk_size,
+            immutable=request.immutable,
+            fail_fast=request.fail_fast,
+        )
+
+    def _run_jobs(self, held: Sequence[tuple[Job, list[int], bool]]) -> Result:
+        runs, errors = Runs(), []
+        for job, files, resumed in held:
+            ending = run_job(self._place, job, self._target, files, runs, resumed=resumed, unable=self._unable)
+            errors.append(ending.error)
+            if ending.halted:  # what stopped this job stops the others: they are kept for a resume
+                self._unable = ending.error
+        return self._result(runs, errors)
+
+    def _result(self, runs: Runs, errors: Sequence[PpcliError | None]) -> Result:
+        tally = runs.tally
+        for seen in self._seen.values():
+            if isinstance(seen, Unchanged):
+                tally.files_completed += 1
+                tally.files_unchanged += 1
+                tally.chunks_skipped += seen.chunks
+                tally.bytes_skipped += seen.told.size
+        if not runs.endings:
+            tally.files_failed = sum(
+                isinstance(s, FileEntry) and s.state is JobState.FAILED for s in self._seen.values()
+            )
+        tally.files_total = len(self._files)
+        return result(self._place, runs, self._error(tally.files_failed, errors), self._target.url)
+
+    def _error(self, failed: int, errors: Sequence[PpcliError | None]) -> PpcliError | None:
+        """What the whole call failed of: what halted a job; else the failure of the only file, or `Partial`."""
+        known = [error for error in (self._unable, *errors) if error is not None]
+        halting = next((error for error in known if not error.ends_file and not isinstance(error, Partial)), None)
+        if halting is not None or not failed:
+            return halting
+        kept = [seen.failure for seen in self._seen.values() if isinstance(seen, FileEntry) and seen.failure]
+        return files_error(failed, len(self._files), known[0] if known else revive(kept[0]))
+
+
+def _real(found: Found) -> Found:
+    """Sources are known by their real path, so that another way to the same file finds its unfinished job."""
+    if found.path == STDIN:
+        return found
+    try:
+        path = found.path.resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL: it cannot be read either, and is told so
+        path = found.path.absolute()
+    return Found(found.name, path, found.error)

@@ -1,0 +1,51 @@
+"""Opening a job whose manifest may be damaged: what its last summary and its sources still tell is planned anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ppcli.app.planning import plan_file
+from ppcli.app.workplace import Workplace
+from ppcli.errors import Corrupt, SourceError
+from ppcli.jobs import Job
+from ppcli.manifest import STDIN, JobOptions, Manifest, now
+from ppcli.requests import DEFAULT_JOBS, DEFAULT_RETRIES
+from ppcli.retry import Step
+from ppcli.source import fingerprint
+from ppcli.summary import Summary
+from ppcli.target import Store, Target
+
+
+def reopen(place: Workplace, job_id: str, wait: float = 0.0) -> Job:
+    """Hold a job; a manifest that cannot be read is set aside and planned anew. Raises `Busy`, and `Corrupt` where
+    nothing is left to plan from."""
+    try:
+        return place.jobs.open(job_id, wait)
+    except Corrupt:
+        outline = place.jobs.outline(job_id)
+        if outline is None or outline.state.finished:
+            raise
+    job = place.jobs.rebuild(job_id, _plan_again(place, outline))
+    job.notices.append(f"The manifest of job {job_id} was damaged; it was set aside, and its files are sent again.")
+    _discard_leftovers(place.target(outline.target), place, job_id)
+    return job
+
+
+def _plan_again(place: Workplace, outline: Summary) -> Manifest:
+    target = place.target(outline.target)
+    files = []
+    for wanted in outline.wanted:
+        path = place.jobs.directory / outline.job / "spool" if wanted.path == STDIN else Path(wanted.path)
+        try:
+            files.append(plan_file(target, wanted.name, wanted.path, fingerprint(path), None))
+        except SourceError as error:
+            files.append(plan_file(target, wanted.name, wanted.path, None, None, error))
+    options = JobOptions(DEFAULT_JOBS, DEFAULT_JOBS, DEFAULT_RETRIES)
+    return Manifest(outline.job, outline.target, options, files, outline.created, now())
+
+
+def _discard_leftovers(target: Target, place: Workplace, job_id: str) -> None:
+    """The sessions of the lost manifest are unknown now: free what the target still holds for the job."""
+    if isinstance(target, Store):
+        for upload in [one for one in target.incomplete() if one.job == job_id]:
+            place.call(Step.ABORT, upload.name or upload.id, lambda upload=upload: target.discard(upload))  # type: ignore[misc]

@@ -1,0 +1,242 @@
+"""Running jobs: one after the other, each to its end or its halt; and `resume`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from ppcli import pipeline, steps
+from ppcli.app.log import JobLog
+from ppcli.app.rebuilding import reopen
+from ppcli.app.workplace import Workplace, error_info
+from ppcli.errors import Busy, Corrupt, Interrupted, Partial, PpcliError, Usage
+from ppcli.events import JobFinished, JobStarted, ReservationProgress, Result
+from ppcli.halt import Halt
+from ppcli.jobs import Job
+from ppcli.manifest import STDIN, FileEntry
+from ppcli.model import JobState
+from ppcli.pipeline import narrate
+from ppcli.pipeline.context import failure
+from ppcli.requests import ResumeRequest
+from ppcli.steps import Failure
+from ppcli.target import Target
+
+
+@dataclass(slots=True)
+class Tally:
+    """Totals over the jobs of a command; its fields are those of `Result`."""
+
+    files_total: int = 0
+    files_completed: int = 0
+    files_unchanged: int = 0
+    files_failed: int = 0
+    chunks_sent: int = 0
+    chunks_skipped: int = 0
+    bytes_sent: int = 0
+    bytes_skipped: int = 0
+    bytes_copied: int = 0
+
+
+@dataclass(slots=True)
+class Ending:
+    """How one job ended for this command. `error` is None exactly when everything asked of it is done."""
+
+    state: JobState
+    error: PpcliError | None
+    halted: bool
+
+
+@dataclass(slots=True)
+class Runs:
+    """The jobs that a command ran."""
+
+    tally: Tally = field(default_factory=Tally)
+    endings: list[Ending] = field(default_factory=list)
+
+
+def run_job(
+    place: Workplace,
+    job: Job,
+    target: Target,
+    files: Sequence[int],
+    runs: Runs,
+    *,
+    resumed: bool,
+    unable: PpcliError | None = None,
+) -> Ending:
+    """Run `files` (positions) of a job that this process holds, close it, and add it to `runs`. `unable`: it is already
+    known that nothing can be sent now, so the job is only made and paused."""
+    plan, halt = job.manifest, Halt()
+    log = JobLog(job.directory, place.listener)
+    log.hear(
+        JobStarted(job.id, plan.target, len(plan.files), plan.totals.chunks_total, plan.totals.bytes_total, resumed)
+    )
+    log.hear(ReservationProgress(job.id, plan.totals.reserved, plan.totals.chunks_total))
+    for notice in job.notices:
+        log.warn(job.id, "journal_damaged", notice)
+    pending = []
+    for index in files:
+        entry = plan.files[index]
+        if entry.state is JobState.FAILED and not resumed and entry.failure is not None:
+            log.hear(narrate.file_failed(job.id, entry, entry.failure))
+            if plan.options.fail_fast:
+                unable = unable or revive(entry.failure)
+        else:
+            pending.append(index)
+    with place.signals.stopping(halt):
+        if unable is None and pending:
+            job.record(steps.JobChanged(JobState.UPLOADING))
+            outcome = pipeline.run(job, target, pending, log, halt, _remember(place))
+            error = outcome.error
+            _add(runs.tally, outcome.meter)
+        else:
+            error = unable
+        ending = _conclude(job, files, error, log)
+    runs.endings.append(ending)
+    _count(runs.tally, plan.files, files)
+    return ending
+
+
+def _remember(place: Workplace) -> pipeline.RecordDigest:
+    def record(entry: FileEntry, digest: str) -> None:
+        if entry.path != STDIN and entry.fingerprint is not None:
+            place.digests.put(Path(entry.path), entry.fingerprint, digest)
+
+    return record
+
+
+def _conclude(job: Job, files: Sequence[int], error: PpcliError | None, log: JobLog) -> Ending:
+    """Decide the job's state, make it durable, and say so."""
+    plan = job.manifest
+    halted = error is not None
+    failed = [plan.files[i] for i in files if plan.files[i].state is JobState.FAILED]
+    if failed and failed[0].failure is not None and (error is None or error.ends_file):
+        error = files_error(len(failed), len(plan.files), revive(failed[0].failure))
+    if error is None:
+        state = JobState.COMPLETED if all(f.state.finished for f in plan.files) else JobState.PAUSED
+    else:
+        state = JobState.FAILED if error.ends_file or isinstance(error, Partial) else JobState.PAUSED
+    if plan.state in (JobState.PAUSED, JobState.FAILED) and state is not plan.state:
+        job.record(steps.JobChanged(JobState.UPLOADING))
+    job.record(steps.JobChanged(state, failure(error) if error else None))
+    job.fold()
+    job.close()
+    log.hear(JobFinished(job.id, state, error.exit_code if error else 0))
+    log.close()
+    return Ending(state, error, halted)
+
+
+def files_error(failed: int, total: int, first: PpcliError) -> PpcliError:
+    """The error when files failed for reasons of their own: that of the only file, or `Partial`."""
+    if total == 1:
+        return first
+    return Partial(
+        f"{failed} of {total} files failed.",
+        hint="The messages above say why; 'ppcli resume' tries them again.",
+        reason="files_failed",
+    )
+
+
+def revive(kept: Failure) -> PpcliError:
+    """The error that a manifest kept."""
+    for cls in PpcliError.__subclasses__():
+        if cls.kind == kept.kind and not issubclass(cls, Interrupted):
+            return cls(kept.message, hint=kept.hint, reason=kept.reason)
+    return Interrupted(kept.exit_code, hint=kept.hint)
+
+
+def _add(tally: Tally, meter: pipeline.Meter) -> None:
+    for name in ("chunks_sent", "chunks_skipped", "bytes_sent", "bytes_skipped", "bytes_copied"):
+        setattr(tally, name, getattr(tally, name) + getattr(meter, name))
+
+
+def _count(tally: Tally, entries: Sequence[FileEntry], files: Iterable[int]) -> None:
+    for index in files:
+        tally.files_total += 1
+        tally.files_completed += entries[index].state is JobState.COMPLETED
+        tally.files_failed += entries[index].state is JobState.FAILED
+
+
+def result(place: Workplace, runs: Runs, error: PpcliError | None, target: str | None) -> Result:
+    """The `Result` of the runs; `state` is told when there was exactly one."""
+    one = runs.endings[0].state if len(runs.endings) == 1 else None
+    totals = {f.name: getattr(runs.tally, f.name) for f in fields(Tally)}
+    return Result(
+        job=None,
+        ok=error is None,
+        exit_code=error.exit_code if error else 0,
+        state=one,
+        target=target,
+        elapsed=place.elapsed,
+        error=error_info(error) if error else None,
+        **totals,
+    )
+
+
+def shared_error(errors: Sequence[PpcliError | None]) -> PpcliError | None:
+    """Several jobs: the error whose exit code they share, else the first."""
+    return next((error for error in errors if error is not None), None)
+
+
+def resume(place: Workplace, request: ResumeRequest) -> Result:
+    """Go on with unfinished jobs: those named, the only one, or all (oldest first; busy ones are skipped)."""
+    runs, url = Runs(), None
+    errors: list[PpcliError | None] = []
+    for job_id in _chosen(place, request):
+        try:
+            job = reopen(place, job_id)
+        except Busy as busy:
+            if not request.all:
+                raise
+            place.warn("busy", f"{busy.message} It is skipped.", job_id)
+            continue
+        except Corrupt as corrupt:
+            if not request.all:
+                raise
+            place.warn("corrupt", corrupt.message, job_id)
+            errors.append(corrupt)
+            continue
+        if job.manifest.state.finished:
+            state = job.manifest.state
+            job.close()
+            if state is JobState.CANCELLED:
+                raise Usage(f"Job {job_id} was cancelled.", hint="Run 'ppcli put' again.", reason="cancelled")
+            runs.endings.append(Ending(state, None, halted=False))
+            continue
+        url = job.manifest.target
+        target = place.target(url)
+        files = [i for i, entry in enumerate(job.manifest.files) if not entry.state.finished]
+        ending = run_job(place, job, target, files, runs, resumed=True)
+        errors.append(ending.error)
+        if isinstance(ending.error, Interrupted):
+            break
+    error = shared_error(errors)
+    return result(place, runs, error, url)
+
+
+def _chosen(place: Workplace, request: ResumeRequest) -> list[str]:
+    if request.jobs:
+        return list(dict.fromkeys(place.jobs.resolve(prefix) for prefix in request.jobs))
+    unfinished = unfinished_jobs(place)
+    if not request.all and len(unfinished) > 1:
+        raise Usage(
+            f"{len(unfinished)} jobs are unfinished: {', '.join(unfinished)}.",
+            hint="Name one, or use --all.",
+            reason="ambiguous",
+        )
+    return unfinished
+
+
+def unfinished_jobs(place: Workplace) -> list[str]:
+    """The ids of all jobs that can be resumed, oldest first; damaged ones come last."""
+    seen: list[tuple[str, str]] = []
+    for job in place.jobs.ids():
+        try:
+            summary = place.jobs.summary(job)
+        except Corrupt:
+            seen.append(("~", job))
+            continue
+        if not summary.state.finished:
+            seen.append((summary.created, job))
+    return [job for _, job in sorted(seen)]

@@ -1,0 +1,73 @@
+"""SIGINT, SIGTERM and SIGHUP: the first stops in good order, the second at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from ppcli.errors import Interrupted
+from ppcli.halt import Halt
+
+_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
+_HINT = "Run 'ppcli resume' to go on."
+_LATEST = 6.8
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+class Signals:
+    """Without a run under way the first signal raises `Interrupted` in the main thread; with one it requests a stop.
+    Whatever happens then, the process is gone after 6.8 seconds."""
+
+    def __init__(self) -> None:
+        self._halt: Halt | None = None
+        self._code: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def install(self) -> None:
+        """Only the main thread may; elsewhere (in a test) signals stay as they are. An ignored SIGHUP stays ignored,
+        as `nohup` means it."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _CODES:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
+
+    def restore(self) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before.clear()
+
+    @contextmanager
+    def stopping(self, halt: Halt) -> Iterator[None]:
+        """Within the block a signal requests a stop of `halt` instead of raising."""
+        self._halt = halt
+        try:
+            yield
+        finally:
+            self._halt = None
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        code = _CODES[signal.Signals(number)]
+        if self._code is not None:
+            _leave(self._code)
+        self._code = code
+        watchdog = threading.Timer(_LATEST, _leave, (code,))
+        watchdog.daemon = True
+        watchdog.start()
+        stop = Interrupted(code, hint=_HINT)
+        if self._halt is None:
+            raise stop
+        self._halt.request(stop)
+
+
+def _leave(code: int) -> None:
+    """End now, whatever hangs. All that matters is on the disk already."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        os.write(2, _SHOW_CURSOR.encode())
+    os._exit(code)

@@ -1,0 +1,122 @@
+"""What every use case has at hand: directories, configuration, jobs, the digest cache, targets, stop signals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from ppcli import config
+from ppcli.app.signals import Signals
+from ppcli.digests import DigestCache
+from ppcli.errors import PpcliError
+from ppcli.events import ErrorInfo, Listener, Result, WarningRaised
+from ppcli.halt import Halt
+from ppcli.jobs import JobStore
+from ppcli.model import JobState
+from ppcli.pipeline.context import retrying
+from ppcli.requests import DEFAULT_RETRIES, Ask
+from ppcli.retry import Gate, Retrier, Step
+from ppcli.steps import Failure
+from ppcli.target import Target
+from ppcli.targets import Settings, connect
+
+T = TypeVar("T")
+
+
+class Workplace:
+    """Open for one command. While it is open, signals raise `Interrupted`, or stop the run that is under way."""
+
+    def __init__(self, listener: Listener, ask: Ask) -> None:
+        self.listener = listener
+        self.ask = ask
+        self.started = time.monotonic()
+        self.dirs = config.dirs()
+        self.config = config.load(self.dirs.config)
+        self.jobs = JobStore(self.dirs.data)
+        self.digests = DigestCache(self.dirs.data)
+        self.signals = Signals()
+        self._targets: list[Target] = []
+
+    def __enter__(self) -> Workplace:
+        self.signals.install()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for target in self._targets:
+            target.close()
+        self.digests.close()
+        self.signals.restore()
+
+    def target(self, url: str, chunk_size: int | None = None) -> Target:
+        """Connect to a target; it is closed with the workplace."""
+        target = connect(url, Settings(self.dirs.data, self.dirs.config, self.file_digest, chunk_size))
+        self._targets.append(target)
+        return target
+
+    def choose(self, to: str | None) -> str:
+        """The URL of the target that is meant."""
+        return self.config.place(to).url
+
+    def choose_to_store(self, to: str | None) -> str:
+        """The same, and says so when nobody chose: what is put stays on this computer."""
+        place = self.config.place(to)
+        if place.by_default:
+            self.warn(
+                "default_target",
+                f"No target was chosen: stored on this computer only, in {self.dirs.data / 'pads'}. "
+                "To use a server, give --to URL or set PPCLI_TARGET.",
+            )
+        return place.url
+
+    def file_digest(self, path: Path, fresh: bool) -> str:
+        return self.digests.of_file(path, fresh=fresh)
+
+    def warn(self, code: str, message: str, job: str | None = None) -> None:
+        self.listener.hear(WarningRaised(job, code, message))
+
+    def call(self, step: Step, name: str, attempt: Callable[[], T]) -> T:
+        """A call outside a run, under the same retry policy."""
+        halt = Halt()
+        retrier = Retrier(DEFAULT_RETRIES, Gate(), halt, lambda made: self.listener.hear(retrying(None, made)))
+        return retrier.call(step, name, None, attempt)
+
+    @property
+    def elapsed(self) -> float:
+        return round(time.monotonic() - self.started, 3)
+
+    def done(
+        self,
+        *,
+        error: PpcliError | None = None,
+        state: JobState | None = None,
+        target: str | None = None,
+        files: int = 0,
+        size: int = 0,
+    ) -> Result:
+        """The result of a command that ran no job; `files` were dealt with, `size` bytes were moved."""
+        return Result(
+            None,
+            ok=error is None,
+            exit_code=error.exit_code if error else 0,
+            state=state,
+            target=target,
+            files_total=files,
+            files_completed=files,
+            bytes_sent=size,
+            elapsed=self.elapsed,
+            error=error_info(error) if error else None,
+        )
+
+
+def error_info(error: PpcliError) -> ErrorInfo:
+    return ErrorInfo(error.kind, error.reason, error.message, error.hint, error.retryable)
+
+
+_RETRYABLE = {"temporary", "interrupted", "busy"}
+
+
+def failure_info(failure: Failure) -> ErrorInfo:
+    return ErrorInfo(failure.kind, failure.reason, failure.message, failure.hint, failure.kind in _RETRYABLE)

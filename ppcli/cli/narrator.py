@@ -1,0 +1,101 @@
+"""What happens, told on stderr: the same way above the bars and in plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ppcli.cli import sentences
+from ppcli.cli.call import View
+from ppcli.cli.streams import escape
+from ppcli.events import Event, FileFailed, FileSkipped, JobFinished, JobStarted, Result, Retrying, WarningRaised
+from ppcli.model import JobState
+
+RETRY_INTERVAL = 30.0
+"""Seconds between two notices about retries: twenty workers that lose one server say it once."""
+
+
+class Narrator:
+    """Turns events into sentences; `say` prints one. With `quiet` only errors are told."""
+
+    def __init__(
+        self, say: Callable[[str], None], clock: Callable[[], float], view: View, *, quiet: bool = False
+    ) -> None:
+        self._say = say
+        self._clock = clock
+        self._quiet = quiet
+        self._view = view
+        self._silent_so_far = True
+        self._files: dict[str | None, int] = {}  # of the jobs that started here
+        self._unfinished: list[str] = []
+        self._held: list[FileFailed] = []
+        self._retries = 0
+        self._retries_told = 0
+        self._retries_told_at = -RETRY_INTERVAL
+
+    def hear(self, event: Event) -> None:
+        match event:
+            case Result():
+                self._conclude(event)
+            case JobStarted():
+                self._files[event.job] = event.files
+                self.note(sentences.beginning(event))
+            case Retrying():
+                self._retry(event)
+            case WarningRaised():
+                if not self._quiet or event.code == "default_target":  # success on this disk only is never silent
+                    self._tell(f"warning: {event.message}")
+            case FileSkipped():
+                self.note(f"skipped {event.name}: {event.reason}")
+            case FileFailed():
+                self._failed(event)
+            case JobFinished():
+                self._finished(event)
+        self._silent_so_far = False
+
+    def note(self, text: str) -> None:
+        """Tell what is neither a result nor an error."""
+        if not self._quiet:
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        self._say(f"ppcli: {escape(text)}")
+
+    def _retry(self, event: Retrying) -> None:
+        self._retries += 1
+        now = self._clock()
+        if now - self._retries_told_at < RETRY_INTERVAL:
+            return
+        new = self._retries - self._retries_told
+        self.note(f"{f'{new} retries, the last: ' if new > 1 else ''}{sentences.retry(event)}")
+        self._retries_told = self._retries
+        self._retries_told_at = now
+
+    def _failed(self, event: FileFailed) -> None:
+        """Tell it now where other files go on; a single file's failure is the error of the command."""
+        if self._files.get(event.job, 1) > 1:
+            self._tell(sentences.failure(event))
+        else:
+            self._held.append(event)
+
+    def _finished(self, event: JobFinished) -> None:
+        if event.state in (JobState.PAUSED, JobState.FAILED) and event.job is not None:
+            self._unfinished.append(event.job)
+        if event.job not in self._files:
+            self.note(f"job {event.job}: {event.state}")
+
+    def _conclude(self, result: Result) -> None:
+        error = result.error
+        for event in self._held:
+            if error is None or error.message != event.message:
+                self._tell(sentences.failure(event))
+        if self._view.moved and (self._files or result.files_completed or result.files_failed):
+            self.note(sentences.ending(result, self._view.moved, self._retries))
+        elif result.ok and self._silent_so_far and self._view.nothing:
+            self.note(self._view.nothing)
+        if error is None:
+            return
+        self._tell(error.message)
+        if error.hint:
+            self._tell(error.hint)
+        if self._unfinished and "ppcli resume" not in error.hint:
+            self._tell(f"To go on: ppcli resume {' '.join(self._unfinished)}")

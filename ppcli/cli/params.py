@@ -1,0 +1,57 @@
+"""Values and options that several commands share. Functions, as Click's types differ between versions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from ppcli.units import parse_rate, parse_size
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+T = TypeVar("T")
+
+
+def parsed_by(
+    parse: Callable[[str], T],
+) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
+    """An option's callback from a function that raises ValueError with a sentence to show."""
+
+    def callback(context: click.Context, param: click.Parameter, value: str | None) -> T | None:
+        try:
+            return None if value is None else parse(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error), context, param) from None
+
+    return callback
+
+
+def parse_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{text!r} is not a number of seconds; write it like 30 or 0.5.")
+    return seconds
+
+
+def complete_path(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Let the shell complete a path. Whether it is there is for the use case to find out."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
+size_value = parsed_by(parse_size)
+rate_value = parsed_by(parse_rate)
+seconds_value = parsed_by(parse_seconds)
+
+to_option = click.option("--to", metavar="T", help="The target: a URL, a directory, or a name of config.toml.")
+yes_option = click.option(
+    "--yes", is_flag=True, envvar="PPCLI_YES", help="Answer yes to every question (or PPCLI_YES)."
+)

@@ -1,0 +1,93 @@
+"""The plain listener, for pipes, CI logs and dumb terminals: a few lines, never silence for more than a minute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ppcli.cli import sentences
+from ppcli.cli.call import View
+from ppcli.cli.narrator import Narrator
+from ppcli.cli.results import result_lines
+from ppcli.cli.streams import Stream
+from ppcli.events import Event, JobFinished, ReservationProgress, UploadProgress
+from ppcli.units import format_duration, format_rate
+
+FIRST_HEARTBEAT = 10.0
+HEARTBEAT = 60.0
+STALLED = 10.0
+"""Seconds without a byte after which a heartbeat says so."""
+
+
+class Plain:
+    """Results on stdout, everything else on stderr, line by line. `clock` gives seconds that never go back."""
+
+    def __init__(
+        self,
+        view: View,
+        *,
+        out: Stream,
+        err: Stream,
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._view = view
+        self._out = out
+        self._clock = clock
+        self._narrator = Narrator(err.line, clock, view, quiet=quiet)
+        self._uploads: dict[str | None, UploadProgress] = {}
+        self._reservations: dict[str | None, ReservationProgress] = {}
+        self._started = clock()
+        self._moved = self._started
+        self._due = self._started + FIRST_HEARTBEAT
+
+    def hear(self, event: Event) -> None:
+        for line in result_lines(event, self._view):
+            self._out.line(line)
+        match event:
+            case UploadProgress():
+                self._progress(event)
+            case ReservationProgress():
+                self._reservations[event.job] = event
+            case JobFinished():
+                self._uploads.pop(event.job, None)
+                self._reservations.pop(event.job, None)
+        self._narrator.hear(event)
+
+    def tick(self) -> None:
+        now = self._clock()
+        if now >= self._due:
+            self._due = now + HEARTBEAT
+            self._narrator.note(self._heartbeat(now))
+
+    def close(self) -> None:
+        """Every line is out already."""
+
+    def _progress(self, event: UploadProgress) -> None:
+        before = self._uploads.get(event.job)
+        if before is None or (before.bytes_sent, before.bytes_confirmed) != (event.bytes_sent, event.bytes_confirmed):
+            self._moved = self._clock()
+        self._uploads[event.job] = event
+
+    def _heartbeat(self, now: float) -> str:
+        if not self._uploads:
+            reserved = sum(event.reserved for event in self._reservations.values())
+            what = f"{sentences.counted(reserved, 'chunk')} reserved, nothing sent yet" if reserved else "still working"
+            return f"{what}, {format_duration(now - self._started)} so far"
+        total = _sum(list(self._uploads.values()))
+        if now - self._moved >= STALLED:
+            return f"{sentences.standing(total)}, stalled: nothing has moved for {format_duration(now - self._moved)}"
+        left = sentences.remaining(total)
+        ahead = "" if left is None else f", about {format_duration(left)} left"
+        return f"{sentences.standing(total)} at {format_rate(total.bytes_per_second)}{ahead}"
+
+
+def _sum(events: list[UploadProgress]) -> UploadProgress:
+    """All running jobs as one."""
+    return UploadProgress(
+        job=None,
+        bytes_sent=sum(event.bytes_sent for event in events),
+        bytes_confirmed=sum(event.bytes_confirmed for event in events),
+        bytes_total=sum(event.bytes_total for event in events),
+        bytes_per_second=sum(event.bytes_per_second for event in events),
+    )

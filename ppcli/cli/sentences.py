@@ -1,0 +1,72 @@
+"""Sentences about events, not yet escaped."""
+
+from __future__ import annotations
+
+from ppcli.events import FileFailed, JobStarted, Result, Retrying, UploadProgress
+from ppcli.units import format_duration, format_rate, format_size
+
+
+def counted(count: int, noun: str) -> str:
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
+
+
+def percent(done: int, total: int) -> int:
+    """Whole percent, rounded down: 100 only when nothing is missing."""
+    return min(done, total) * 100 // total if total else 100
+
+
+def beginning(event: JobStarted) -> str:
+    verb = "going on with" if event.resumed else "started"
+    what = f"{counted(event.files, 'file')}, {format_size(event.bytes)} in {counted(event.chunks, 'chunk')}"
+    return f"{verb} job {event.job}: {what}, to {event.target}"
+
+
+def failure(event: FileFailed) -> str:
+    return f"{event.name}: {event.message}"
+
+
+def retry(event: Retrying) -> str:
+    what = event.name if event.chunk is None else f"chunk {event.chunk} of {event.name}"
+    return (
+        f"{event.step} of {what}: attempt {event.attempt} failed, next in {format_duration(event.delay)}: {event.cause}"
+    )
+
+
+def remaining(progress: UploadProgress) -> float | None:
+    """Seconds until everything is confirmed at the present rate, or None where nobody can tell."""
+    missing = progress.bytes_total - progress.bytes_confirmed
+    return missing / progress.bytes_per_second if missing > 0 and progress.bytes_per_second > 0 else None
+
+
+def standing(progress: UploadProgress) -> str:
+    """How far a job is."""
+    done, total = progress.bytes_confirmed, progress.bytes_total
+    return f"{percent(done, total)}% confirmed ({format_size(done)} of {format_size(total)})"
+
+
+def ending(result: Result, moved: str, retries: int) -> str:
+    """How a run ended and what it did, the error apart; `moved` is what was done to the bytes."""
+    state = result.state or ("done" if result.ok else "stopped")
+    files = [
+        f"{count} {word}"
+        for count, word in (
+            (result.files_completed - result.files_unchanged, "completed"),
+            (result.files_unchanged, "unchanged"),
+            (result.files_failed, "failed"),
+        )
+        if count
+    ]
+    parts = [f"{counted(result.files_total, 'file')} ({', '.join(files)})" if files else ""]
+    if result.bytes_sent:
+        rate = result.bytes_sent / max(result.elapsed, 0.001)
+        parts.append(f"{format_size(result.bytes_sent)} {moved} at {format_rate(rate)}")
+    if result.bytes_skipped:
+        parts.append(f"{format_size(result.bytes_skipped)} were there already")
+    if result.bytes_copied:
+        parts.append(f"{format_size(result.bytes_copied)} copied on the target")
+    if retries:
+        parts.append(counted(retries, "retry"))
+    told = ", ".join(part for part in parts if part)
+    return f"{state} after {format_duration(result.elapsed)}{f': {told}' if told else ''}"

@@ -1,0 +1,138 @@
+"""Where ppcli keeps things, and what `config.toml` says: directories, the default target, named targets.
+
+`config.toml`: `default_target = "NAME or URL"`, `keep_jobs = DAYS`, and tables `[targets.NAME]` with `url = "URL"`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlsplit
+
+import platformdirs
+
+from ppcli.errors import Usage, local_error
+
+DEFAULT_URL = "pads:"
+KEEP_JOBS_DAYS = 30.0
+_PATH_SIGN = re.compile(r"(/|\./|\.\./|~|\.$|\.\.$)")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_SIGNED = re.compile(
+    r"(?i)^(x-amz-(signature|credential|security-token)|signature|sig|token|access_token|awsaccesskeyid)$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Dirs:
+    """`data` holds no secret and may be cached; `config` holds the user key."""
+
+    data: Path
+    config: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which target was chosen: its URL, and whether nobody chose it."""
+
+    url: str
+    by_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    default_target: str | None = None
+    keep_jobs: float = KEEP_JOBS_DAYS
+    targets: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, to: str | None, environ: Mapping[str, str] = os.environ) -> Place:
+        """The target of a command: `--to`, then `PPCLI_TARGET`, then `default_target`, then `pads:`. Raises `Usage`."""
+        if to is not None:
+            return Place(self._url(to, "--to"))
+        if "PPCLI_TARGET" in environ:
+            return Place(self._url(environ["PPCLI_TARGET"], "PPCLI_TARGET"))
+        if self.default_target is not None:
+            return Place(self._url(self.default_target, "default_target"))
+        return Place(DEFAULT_URL, by_default=True)
+
+    def _url(self, text: str, origin: str) -> str:
+        if not text.strip():
+            raise Usage(
+                f"{origin} is empty.", hint="Give a target, or leave it out to store on this computer.", reason="target"
+            )
+        if _PATH_SIGN.match(text):
+            return "file://" + quote(os.path.abspath(Path(text).expanduser()), safe="/")  # noqa: PTH100 - keeps links
+        if ":" not in text:
+            if text not in self.targets:
+                known = ", ".join(sorted(self.targets)) or "none"
+                raise Usage(
+                    f"There is no target named {text!r} in config.toml (known: {known}).",
+                    hint=f"For a directory write './{text}'.",
+                    reason="target",
+                )
+            text = self.targets[text]
+        _refuse_secrets(text)
+        return text
+
+
+def _refuse_secrets(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        password = parts.password
+    except ValueError as error:
+        raise Usage(f"The target is not a URL: {error}.", reason="target") from error
+    if password is not None or any(_SIGNED.match(key) for key, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        raise Usage(
+            "A target URL must not hold a password or a signature.",
+            hint="Use PPCLI_TOKEN or PPCLI_TOKEN_FILE.",
+            reason="secret",
+        )
+    if parts.fragment or url.endswith("#"):
+        raise Usage("A target is a place, never a name.", hint="Use --name to name the file.", reason="target")
+
+
+def dirs(environ: Mapping[str, str] = os.environ) -> Dirs:
+    """The two directories; nothing is created. Without a HOME, that of the passwd entry is taken."""
+    data, config = environ.get("PPCLI_DATA_DIR"), environ.get("PPCLI_CONFIG_DIR")
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)  # an empty HOME would make every path relative; unset, the passwd entry counts
+    return Dirs(
+        data=Path(os.path.abspath(data) if data else platformdirs.user_data_dir("ppcli", appauthor=False)),  # noqa: PTH100
+        config=Path(os.path.abspath(config) if config else platformdirs.user_config_dir("ppcli", appauthor=False)),  # noqa: PTH100
+    )
+
+
+def load(directory: Path) -> Config:
+    """`config.toml` of the config dir; without one, the defaults. Raises `Usage` for one that makes no sense."""
+    path = directory / "config.toml"
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return Config()
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Usage(f"{path} cannot be read: {error}.", hint="Mend or remove it.", reason="config") from error
+    except OSError as error:
+        raise local_error(error, f"read {path}") from error
+    return Config(
+        default_target=_typed(raw, "default_target", str, None),
+        keep_jobs=float(_typed(raw, "keep_jobs", (int, float), KEEP_JOBS_DAYS)),
+        targets={name: _target_url(name, table) for name, table in _typed(raw, "targets", dict, {}).items()},
+    )
+
+
+def _target_url(name: str, table: Any) -> str:
+    url = table.get("url") if isinstance(table, dict) else None
+    if not isinstance(url, str) or not _SCHEME.match(url):
+        raise Usage(f'[targets.{name}] in config.toml needs url = "URL".', hint="Mend it there.", reason="config")
+    return url
+
+
+def _typed(raw: Mapping[str, Any], key: str, kind: type[Any] | tuple[type[Any], ...], default: Any) -> Any:
+    value = raw.get(key, default)
+    if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise Usage(f"{key} in config.toml has the wrong type.", hint="Mend it there.", reason="config")
+    return value

@@ -1,0 +1,164 @@
+"""A cache of whole-file digests, so that a file that did not change need not be read again.
+
+One sqlite file in the data dir, used by any number of threads and processes at once. It is only ever a shortcut: when
+it is damaged it is set aside, when it is locked or not writable this process does without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from ppcli import disk
+from ppcli.model import Fingerprint
+from ppcli.source import Source, fingerprint, unsettled
+
+FILE_NAME = "digests.sqlite"
+
+_BATCH = 500
+_FLUSH_AFTER = 1.0
+_LOCK_WAIT = 0.5
+_KEEP_DAYS = 365
+
+_TABLE = "CREATE TABLE IF NOT EXISTS digest (path BLOB PRIMARY KEY, stamp TEXT, digest TEXT, day INT) WITHOUT ROWID"
+_GET = "SELECT digest FROM digest WHERE path = ? AND stamp = ?"
+_PUT = "INSERT OR REPLACE INTO digest VALUES (?, ?, ?, ?)"
+_PRUNE = "DELETE FROM digest WHERE day < ?"
+
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class DigestCache:
+    """`sha256:hex` by absolute path and fingerprint. None of its methods fails because of the cache itself."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """Opens nothing yet; `get` alone never creates the file."""
+        self._path = data_dir / FILE_NAME
+        self._lock = threading.Lock()
+        self._database: sqlite3.Connection | None = None
+        self._pending: dict[bytes, tuple[str, str]] = {}
+        self._flushed = time.monotonic()
+        self._usable = True
+        self._pruned = False
+
+    def get(self, path: Path, seen: Fingerprint) -> str | None:
+        """The digest that was recorded for exactly this revision."""
+        key, stamp = _key(path), _stamp(seen)
+        with self._lock:
+            if key in self._pending:
+                known, digest = self._pending[key]
+                return digest if known == stamp else None
+            return self._read(key, stamp)
+
+    def put(self, path: Path, seen: Fingerprint, digest: str) -> None:
+        """Record a digest of content that was read after `seen` had settled and before it changed. Kept in memory for
+        up to a second's worth of calls; `close` writes the rest."""
+        with self._lock:
+            if not self._usable:
+                return
+            self._pending[_key(path)] = (_stamp(seen), digest)
+            if len(self._pending) >= _BATCH or time.monotonic() - self._flushed >= _FLUSH_AFTER:
+                self._flush()
+
+    def of_file(self, path: Path, fresh: bool = False) -> str:
+        """The digest of a file: the recorded one, or by reading it (`fresh`: always). Raises `SourceError`."""
+        if not fresh and (known := self.get(path, fingerprint(path))):
+            return known
+        with Source(path) as source:
+            seen = source.fingerprint
+            settled = not unsettled(seen)
+            digest = source.digests(max(seen.size, 1)).whole
+        if settled and fingerprint(path) == seen:
+            self.put(path, seen, digest)
+        return digest
+
+    def close(self) -> None:
+        """Write what is pending. Repeatable."""
+        with self._lock:
+            self._flush()
+            self._disconnect()
+
+    def __enter__(self) -> DigestCache:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    # The lock is held in everything below.
+
+    def _read(self, key: bytes, stamp: str) -> str | None:
+        if not self._usable or (not self._database and not self._path.exists()):
+            return None
+        try:
+            row = self._connect().execute(_GET, (key, stamp)).fetchone()
+        except (sqlite3.Error, OSError) as error:
+            self._do_without(error)
+            return None
+        return row[0] if row and isinstance(row[0], str) else None
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        day = int(time.time() // 86400)
+        rows = [(key, stamp, digest, day) for key, (stamp, digest) in self._pending.items()]
+        self._pending.clear()
+        for _ in range(2):  # once more after a damaged file was set aside
+            if not self._usable:
+                return
+            try:
+                self._write(rows)
+                break
+            except (sqlite3.Error, OSError) as error:
+                self._do_without(error)
+        self._flushed = time.monotonic()
+
+    def _write(self, rows: list[tuple[bytes, str, str, int]]) -> None:
+        with self._connect() as database:  # commits, or rolls back
+            if not self._pruned:  # once a process, and only where something is written anyway
+                database.execute(_PRUNE, (rows[0][3] - _KEEP_DAYS,))
+            database.executemany(_PUT, rows)
+        self._pruned = True
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._database:
+            return self._database
+        disk.make_dir(self._path.parent)
+        os.close(disk.open_private(self._path, os.O_RDWR))  # sqlite gives its side files the same mode
+        self._database = database = sqlite3.connect(self._path, timeout=_LOCK_WAIT, check_same_thread=False)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute(_TABLE)
+        return database
+
+    def _disconnect(self) -> None:
+        if self._database:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.close()
+            self._database = None
+
+    def _do_without(self, error: sqlite3.Error | OSError) -> None:
+        """Set a damaged file aside and begin a new one; after anything else, and where that fails, use none."""
+        self._disconnect()
+        code = getattr(error, "sqlite_errorcode", None) or 0
+        try:
+            if code & 0xFF not in _DAMAGE:
+                raise OSError
+            disk.set_aside(self._path)
+            for suffix in ("-wal", "-shm"):
+                self._path.with_name(FILE_NAME + suffix).unlink(missing_ok=True)
+        except OSError:
+            self._usable = False
+
+
+def _key(path: Path) -> bytes:
+    return os.fsencode(path.absolute())
+
+
+def _stamp(seen: Fingerprint) -> str:
+    """As text: inode and device numbers may be larger than sqlite's integers."""
+    return f"{seen.size} {seen.mtime_ns} {seen.ctime_ns} {seen.inode} {seen.device}"

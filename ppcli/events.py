@@ -1,0 +1,223 @@
+"""What happens, told to listeners (bars, plain text, JSON). Field names are the keys of the JSON stream.
+
+Every event of a job is told only after the step behind it is durable, except `UploadProgress`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from ppcli.model import Action, Evidence, JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events; `event` is the word in the JSON stream."""
+
+    event: ClassVar[str] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent(Event):
+    """An event of one job; `job` is its id, or None before there is one."""
+
+    job: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted(JobEvent):
+    event: ClassVar[str] = "job_started"
+    target: str
+    files: int
+    chunks: int
+    bytes: int
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationProgress(JobEvent):
+    event: ClassVar[str] = "reservation_progress"
+    reserved: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadProgress(JobEvent):
+    event: ClassVar[str] = "upload_progress"
+    bytes_sent: int
+    bytes_confirmed: int
+    bytes_total: int
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkConfirmed(JobEvent):
+    event: ClassVar[str] = "chunk_confirmed"
+    name: str
+    chunk: int
+    confirmed: int
+    total: int
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying(JobEvent):
+    event: ClassVar[str] = "retrying"
+    name: str
+    chunk: int | None
+    step: str
+    attempt: int
+    delay: float
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlanned(JobEvent):
+    event: ClassVar[str] = "file_planned"
+    name: str
+    source: str
+    size: int
+    chunks: int
+    chunk_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileCompleted(JobEvent):
+    event: ClassVar[str] = "file_completed"
+    name: str
+    source: str
+    size: int
+    location: str
+    digest: str | None
+    action: Action
+    bytes_sent: int
+    evidence: Evidence | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileFailed(JobEvent):
+    event: ClassVar[str] = "file_failed"
+    name: str
+    source: str
+    size: int | None
+    kind: str
+    reason: str | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileSkipped(JobEvent):
+    event: ClassVar[str] = "file_skipped"
+    name: str
+    source: str
+    size: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WarningRaised(JobEvent):
+    event: ClassVar[str] = "warning"
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished(JobEvent):
+    event: ClassVar[str] = "job_finished"
+    state: JobState
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkCounts:
+    planned: int
+    reserved: int
+    uploaded: int
+    confirmed: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class ByteCounts:
+    confirmed: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An error as it is shown in JSON."""
+
+    kind: str
+    reason: str | None
+    message: str
+    hint: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus(JobEvent):
+    event: ClassVar[str] = "job"
+    state: JobState
+    target: str
+    resumable: bool
+    created: str
+    updated: str
+    pid: int | None
+    files: int
+    sources: tuple[str, ...]
+    chunks: ChunkCounts
+    bytes: ByteCounts
+    evidence: Evidence | None
+    expires_at: str | None
+    last_error: ErrorInfo | None
+    resume_command: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectListed(Event):
+    event: ClassVar[str] = "object"
+    name: str
+    size: int
+    digest: str | None
+    modified: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IncompleteListed(Event):
+    event: ClassVar[str] = "incomplete"
+    id: str
+    name: str | None
+    job: str | None
+    size: int
+    modified: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result(JobEvent):
+    """The last line of every command: the totals over all its jobs."""
+
+    event: ClassVar[str] = "result"
+    ok: bool
+    exit_code: int
+    state: JobState | None = None
+    target: str | None = None
+    files_total: int = 0
+    files_completed: int = 0
+    files_unchanged: int = 0
+    files_failed: int = 0
+    chunks_sent: int = 0
+    chunks_skipped: int = 0
+    bytes_sent: int = 0
+    bytes_skipped: int = 0
+    bytes_copied: int = 0
+    elapsed: float = 0.0
+    error: ErrorInfo | None = None
+
+
+class Listener(Protocol):
+    """Hears every event, one at a time; `tick` comes several times a second, also while nothing happens."""
+
+    def hear(self, event: Event) -> None: ...
+
+    def tick(self) -> None: ...

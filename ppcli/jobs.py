@@ -1,0 +1,302 @@
+"""The data dir's `jobs/`: creating, finding, opening and pruning jobs. See DESIGN, "On disk".
+
+    jobs/<id>/manifest.json, journal.jsonl, summary.json, lock, log, spool
+    jobs/.lock               held while a `put` decides which job is whose
+
+A fold writes the summary, then the manifest, then empties the journal. So an empty journal means that summary and
+manifest agree, and lines up to the manifest's seq are old news.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from ppcli import disk, journal, lock, manifest, steps, summary
+from ppcli.errors import Corrupt, NotFound, Usage, local_error, local_io
+from ppcli.journal import Journal
+from ppcli.lock import Lock
+from ppcli.manifest import Manifest
+from ppcli.summary import Summary
+
+MANIFEST, JOURNAL, SUMMARY, LOCK, SPOOL, LOG = "manifest.json", "journal.jsonl", "summary.json", "lock", "spool", "log"
+_DRAFT = ".new-"
+_LOCK_PATIENCE = 30.0
+
+
+class Job:
+    """A job that this process holds: its lock, its manifest and the writing end of its journal."""
+
+    def __init__(self, directory: Path, guard: Lock, plan: Manifest, lines: Journal, notices: list[str]) -> None:
+        self.directory = directory
+        self.manifest = plan
+        self.journal = lines
+        self.notices = notices
+        self._guard = guard
+
+    @property
+    def id(self) -> str:
+        return self.manifest.job
+
+    @property
+    def spool(self) -> Path:
+        return self.directory / SPOOL
+
+    def record(self, *facts: steps.Step) -> None:
+        """Make steps durable and fold them in; for whoever holds the job while no pipeline runs."""
+        seq = self.manifest.seq
+        self.journal.append([journal.encode(steps.to_body(seq + n, fact)) for n, fact in enumerate(facts, 1)])
+        for n, fact in enumerate(facts, 1):
+            manifest.apply(self.manifest, seq + n, fact)
+
+    def fold(self) -> int:
+        """Write the manifest as it stands and empty the journal; gives the manifest's size in bytes."""
+        self.manifest.updated = manifest.now()
+        size = _write(self.directory, self.manifest)
+        self.journal.restart()
+        return size
+
+    def close(self) -> None:
+        """Let go of the job; a finished one loses its spool."""
+        if self.manifest.state.finished:
+            with contextlib.suppress(OSError):
+                self.spool.unlink()
+        self.journal.close()
+        self._guard.release()
+
+
+class Draft:
+    """A job in the making, invisible to others until `commit`. Its directory can hold a spool already."""
+
+    def __init__(self, jobs: Path) -> None:
+        self.id = secrets.token_hex(5)
+        self._jobs = jobs
+        self._directory = jobs / f"{_DRAFT}{self.id}"
+        with local_io("create a job"):
+            disk.make_dir(self._directory)
+        self._guard = Lock(self._directory / LOCK)
+        self._guard.acquire(f"Job {self.id}")
+
+    @property
+    def spool(self) -> Path:
+        return self._directory / SPOOL
+
+    def commit(self, plan: Manifest) -> Job:
+        """Make the job real, in one rename."""
+        with local_io("write the manifest"):
+            _write(self._directory, plan)
+        Journal(self._directory / JOURNAL, 0).close()
+        final = self._jobs / self.id
+        with local_io("create a job"):
+            self._directory.rename(final)
+            disk.fsync_dir(self._jobs)
+        return Job(final, self._guard, plan, Journal(final / JOURNAL, 0), [])
+
+    def discard(self) -> None:
+        """Forget it."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._guard.release()
+
+
+class JobStore:
+    """All jobs of one data dir."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.directory = data_dir / "jobs"
+
+    @contextmanager
+    def deciding(self) -> Iterator[None]:
+        """Held while a process decides which job it will use, so that two never create the same one."""
+        with local_io(f"create {self.directory}"):
+            disk.make_dir(self.directory)
+        guard = Lock(self.directory / ".lock")
+        guard.acquire("The list of jobs", _LOCK_PATIENCE)
+        try:
+            yield
+        finally:
+            guard.release()
+
+    def draft(self) -> Draft:
+        with local_io(f"create {self.directory}"):
+            disk.make_dir(self.directory)
+        return Draft(self.directory)
+
+    def ids(self) -> list[str]:
+        """All job ids, in no order."""
+        try:
+            return [p.name for p in self.directory.iterdir() if not p.name.startswith(".") and p.is_dir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise local_error(error, f"read {self.directory}") from error
+
+    def resolve(self, prefix: str) -> str:
+        """The id that starts with `prefix`. Raises `NotFound`, or `Usage` when several do."""
+        found = sorted(job for job in self.ids() if job.startswith(prefix)) if prefix else []
+        if prefix in found:
+            return prefix
+        if not found:
+            raise NotFound(f"There is no job {prefix!r}.", hint="'ppcli status --all' lists all jobs.", reason="job")
+        if len(found) > 1:
+            raise Usage(
+                f"{prefix!r} could be any of {', '.join(found)}.", hint="Give more of the job's id.", reason="ambiguous"
+            )
+        return found[0]
+
+    def holder(self, job: str) -> lock.Holder | None:
+        """Who runs this job right now."""
+        return lock.holder(self.directory / job / LOCK)
+
+    def summary(self, job: str) -> Summary:
+        """The job as it stands on disk; never changes anything. Raises `Corrupt` where it cannot be read."""
+        directory = self.directory / job
+        try:
+            if (directory / JOURNAL).stat().st_size == 0:
+                return summary.from_json((directory / SUMMARY).read_bytes())
+        except (OSError, ValueError):
+            pass  # the manifest and the journal know it all
+        return summary.summarize(self.peek(job))
+
+    def peek(self, job: str) -> Manifest:
+        """The manifest with its journal applied, without holding the job. Raises `Corrupt`."""
+        directory = self.directory / job
+        for _ in range(5):  # a fold between the two reads leaves a gap; then both are read again
+            plan = _read_manifest(directory)
+            reading = journal.read(directory / JOURNAL)
+            if not reading.records or reading.records[0]["seq"] <= plan.seq + 1:
+                break
+        _replay(plan, reading)
+        return plan
+
+    def open(self, job: str, wait: float = 0.0) -> Job:
+        """Hold a job, replay its journal and mend what can be mended: a torn tail is cut; damage before sound lines
+        sets the journal aside and keeps its prefix. Raises `Busy`, and `Corrupt` for a manifest that cannot be read
+        (it stays where it is; see `set_aside`)."""
+        directory = self.directory / job
+        guard = Lock(directory / LOCK)
+        guard.acquire(f"Job {job}", wait)
+        try:
+            plan = _read_manifest(directory)
+            reading = journal.read(directory / JOURNAL)
+            sound = _replay(plan, reading)
+            notices = []
+            if not sound or reading.damaged:
+                kept = disk.set_aside(directory / JOURNAL)
+                notices.append(f"The journal of job {job} was damaged; it was set aside as {kept.name}.")
+                with local_io("write the manifest"):
+                    _write(directory, plan)
+                reading.sound = 0
+            return Job(directory, guard, plan, Journal(directory / JOURNAL, reading.sound), notices)
+        except BaseException:
+            guard.release()
+            raise
+
+    def outline(self, job: str) -> Summary | None:
+        """The last summary of a job whose manifest cannot be read: enough to plan it anew; None without one."""
+        try:
+            return summary.from_json((self.directory / job / SUMMARY).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def rebuild(self, job: str, plan: Manifest) -> Job:
+        """Put `plan` in the place of a manifest that could not be read; what was there is set aside."""
+        directory = self.directory / job
+        guard = Lock(directory / LOCK)
+        guard.acquire(f"Job {job}")
+        with local_io("write the manifest"):
+            for name in (MANIFEST, JOURNAL):
+                if (directory / name).exists():
+                    disk.set_aside(directory / name)
+            _write(directory, plan)
+        return Job(directory, guard, plan, Journal(directory / JOURNAL, 0), [])
+
+    def prune(self, keep_days: float) -> None:
+        """Remove finished jobs that ended more than `keep_days` ago, and drafts that nobody holds."""
+        before = manifest.timestamp((datetime.now(UTC) - timedelta(days=keep_days)).timestamp())
+        for job in self.ids():
+            try:
+                seen = summary.from_json((self.directory / job / SUMMARY).read_bytes())
+            except (OSError, ValueError):
+                continue
+            if seen.state.finished and seen.updated < before and self.holder(job) is None:
+                self._remove(job)
+        for draft in self.directory.glob(f"{_DRAFT}*"):
+            if lock.holder(draft / LOCK) is None and (draft / LOCK).exists():
+                shutil.rmtree(draft, ignore_errors=True)
+
+    def _remove(self, job: str) -> None:
+        hidden = self.directory / f"{_DRAFT}{job}"
+        with contextlib.suppress(OSError):
+            (self.directory / job).rename(hidden)
+            shutil.rmtree(hidden)
+
+
+def _write(directory: Path, plan: Manifest) -> int:
+    size = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal size
+        for piece in manifest.to_json(plan):
+            size += len(piece)
+            yield piece
+
+    disk.write_atomic(directory / SUMMARY, [summary.to_json(summary.summarize(plan))])
+    disk.write_atomic(directory / MANIFEST, counted())
+    return size
+
+
+def _read_manifest(directory: Path) -> Manifest:
+    try:
+        data = (directory / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        raise _corrupt(directory) from None
+    except OSError as error:
+        raise local_error(error, f"read {directory / MANIFEST}") from error
+    with _without_gc():
+        try:
+            plan = manifest.from_json(data)
+        except (ValueError, RecursionError) as error:
+            raise _corrupt(directory) from error
+    return plan
+
+
+def _corrupt(directory: Path) -> Corrupt:
+    return Corrupt(
+        f"The manifest of job {directory.name} cannot be read.",
+        hint=f"Run the same put again to rebuild it; the damaged file stays in {directory}.",
+        reason="manifest",
+    )
+
+
+def _replay(plan: Manifest, reading: journal.Reading) -> bool:
+    """Apply the records that are new to the manifest; False when one does not fit (what came before it is applied)."""
+    with _without_gc():
+        for record in reading.records:
+            seq = record["seq"]
+            if seq <= plan.seq:
+                continue
+            if seq != plan.seq + 1:
+                return False
+            try:
+                manifest.apply(plan, seq, steps.from_record(record))
+            except (ValueError, IndexError):
+                return False
+    return True
+
+
+@contextmanager
+def _without_gc() -> Iterator[None]:
+    """Building 100,000 records makes the collector walk them again and again, and there is nothing to collect."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

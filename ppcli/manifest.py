@@ -1,0 +1,252 @@
+"""A job's plan and the state of every chunk: plain data, and `apply`, the one function that changes it.
+
+The live state of a running job and the state replayed from a journal come from the same `apply`. Pure: no I/O.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ppcli import records, steps
+from ppcli.model import Action, Chunk, ChunkState, Evidence, Fingerprint, JobState, Session
+from ppcli.planner import plan_chunks, replan_chunks
+from ppcli.steps import Failure, Step
+
+FORMAT = "ppcli-manifest/1"
+STDIN = "-"
+
+
+@dataclass(slots=True)
+class FileEntry:
+    """One file of a job. `path` is the source's absolute path, or `-` for spooled stdin; `fingerprint` is None for a
+    source that could not be read when the job was made. `recheck`: the source changed since some chunks were confirmed,
+    and they have not been compared with it yet. `completing`: the target may have completed it already."""
+
+    name: str
+    path: str
+    fingerprint: Fingerprint | None
+    chunk_size: int
+    chunks: list[Chunk]
+    digest: str | None = None
+    session: Session | None = None
+    state: JobState = JobState.INITIATED
+    recheck: bool = False
+    completing: bool = False
+    location: str | None = None
+    action: Action | None = None
+    failure: Failure | None = None
+
+    @property
+    def size(self) -> int:
+        return self.fingerprint.size if self.fingerprint else 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """The options of `put` that a resume keeps. Sizes in bytes, rates in bytes per second."""
+
+    jobs: int
+    reserve_jobs: int
+    retries: int
+    limit_rate: int | None = None
+    chunk_size: int | None = None
+    immutable: bool = False
+    fail_fast: bool = False
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over all files of a job, kept by `apply`."""
+
+    chunks: dict[ChunkState, int] = field(default_factory=lambda: dict.fromkeys(ChunkState, 0))
+    chunks_total: int = 0
+    bytes_total: int = 0
+    bytes_confirmed: int = 0
+
+    def add(self, file: FileEntry, sign: int = 1) -> None:
+        """Count the chunks of `file` in, or with `sign` -1 out."""
+        for chunk in file.chunks:
+            self.chunks[chunk.state] += sign
+            self.bytes_total += sign * chunk.size
+            if chunk.state is ChunkState.CONFIRMED:
+                self.bytes_confirmed += sign * chunk.size
+        self.chunks_total += sign * len(file.chunks)
+
+    @property
+    def reserved(self) -> int:
+        """Chunks that have a slot or are further."""
+        return self.chunks_total - self.chunks[ChunkState.PLANNED]
+
+
+@dataclass(slots=True)
+class Manifest:
+    """A job. `seq` is that of the last step applied; `created` and `updated` are RFC 3339, UTC."""
+
+    job: str
+    target: str
+    options: JobOptions
+    files: list[FileEntry]
+    created: str
+    updated: str
+    seq: int = 0
+    state: JobState = JobState.INITIATED
+    failure: Failure | None = None
+    totals: Totals = field(default_factory=Totals, compare=False)
+
+    def __post_init__(self) -> None:
+        for file in self.files:
+            self.totals.add(file)
+
+
+def now() -> str:
+    """This moment as RFC 3339 in UTC, with milliseconds."""
+    return timestamp(datetime.now(UTC).timestamp())
+
+
+def timestamp(seconds: float) -> str:
+    """A time (seconds since the epoch) as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def apply(manifest: Manifest, seq: int, step: Step) -> None:
+    """Fold one step in. Raises `ValueError` or `IndexError` for a step that does not fit the plan."""
+    match step:
+        case steps.JobChanged():
+            if step.state is not manifest.state and not manifest.state.may_become(step.state):
+                raise ValueError(f"{manifest.state} does not become {step.state}")
+            manifest.state, manifest.failure = step.state, step.failure
+        case steps.Reserved() | steps.Uploaded() | steps.Confirmed() | steps.Reset():
+            _apply_to_chunks(manifest, manifest.files[step.file], step)
+        case _:
+            _apply_to_file(manifest, manifest.files[step.file], step)
+    manifest.seq = seq
+
+
+def _apply_to_chunks(
+    manifest: Manifest, file: FileEntry, step: steps.Reserved | steps.Uploaded | steps.Confirmed | steps.Reset
+) -> None:
+    match step:
+        case steps.Confirmed():
+            chunk = file.chunks[step.chunk]
+            chunk.slot, chunk.xxh3, chunk.etag, chunk.evidence = step.slot, step.xxh3, step.etag, step.evidence
+            _move(manifest, chunk, ChunkState.CONFIRMED)
+        case steps.Uploaded():
+            chunk = file.chunks[step.chunk]
+            chunk.xxh3, chunk.etag = step.xxh3, step.etag
+            _move(manifest, chunk, ChunkState.UPLOADED)
+        case steps.Reserved():
+            for index, slot in zip(step.chunks, step.slots, strict=True):
+                file.chunks[index].slot = slot
+                _move(manifest, file.chunks[index], ChunkState.RESERVED)
+        case steps.Reset():
+            indexes = range(len(file.chunks)) if step.chunks is None else step.chunks
+            for chunk in [file.chunks[index] for index in indexes]:
+                chunk.xxh3 = chunk.etag = chunk.evidence = chunk.slot = None
+                _move(manifest, chunk, ChunkState.PLANNED)
+            if step.session_lost:
+                file.session = None
+            file.completing = False
+
+
+def _move(manifest: Manifest, chunk: Chunk, state: ChunkState) -> None:
+    totals = manifest.totals
+    totals.chunks[chunk.state] -= 1
+    totals.chunks[state] += 1
+    if state is ChunkState.CONFIRMED and chunk.state is not ChunkState.CONFIRMED:
+        totals.bytes_confirmed += chunk.size
+    elif chunk.state is ChunkState.CONFIRMED and state is not ChunkState.CONFIRMED:
+        totals.bytes_confirmed -= chunk.size
+    chunk.state = state
+
+
+def _apply_to_file(manifest: Manifest, file: FileEntry, step: Step) -> None:
+    match step:
+        case steps.Opening():
+            file.state, file.failure = JobState.UPLOADING, None
+        case steps.Opened():
+            file.session, file.state, file.failure = step.session, JobState.UPLOADING, None
+        case steps.Replanned():
+            _replan(manifest, file, step)
+        case steps.Compared():
+            file.recheck = False
+        case steps.Completing():
+            file.completing, file.digest = True, step.digest
+        case steps.Completed():
+            file.state, file.completing, file.failure = JobState.COMPLETED, False, None
+            file.location, file.digest, file.action = step.location, step.digest, step.action
+        case steps.Failed():
+            file.state, file.failure = JobState.FAILED, step.failure
+        case steps.FileCancelled():
+            file.state, file.session = JobState.CANCELLED, None
+
+
+def _replan(manifest: Manifest, file: FileEntry, step: steps.Replanned) -> None:
+    manifest.totals.add(file, -1)
+    if step.chunk_size == file.chunk_size:
+        file.chunks = replan_chunks(file.chunks, step.fingerprint.size, file.chunk_size)
+    else:
+        file.chunks = plan_chunks(step.fingerprint.size, step.chunk_size)
+        file.chunk_size = step.chunk_size
+    manifest.totals.add(file)
+    file.path, file.fingerprint, file.digest = step.path, step.fingerprint, None
+    file.completing, file.recheck = False, True
+
+
+def evidence(manifest: Manifest) -> Evidence | None:
+    """The weakest evidence among the confirmed chunks; None while there are none."""
+    levels = list(Evidence)
+    worst = -1
+    for file in manifest.files:
+        for chunk in file.chunks:
+            if chunk.evidence is not None and chunk.state is ChunkState.CONFIRMED:
+                worst = max(worst, levels.index(chunk.evidence))
+    return levels[worst] if worst >= 0 else None
+
+
+def to_json(manifest: Manifest) -> Iterator[bytes]:
+    """The text of `manifest.json`, a piece per file, so that the whole is never in memory twice."""
+    head: dict[str, Any] = {
+        "format": FORMAT,
+        "seq": manifest.seq,
+        "job": manifest.job,
+        "created": manifest.created,
+        "updated": manifest.updated,
+        "state": manifest.state,
+        "target": manifest.target,
+        "options": records.plain(manifest.options),
+        "failure": records.plain(manifest.failure),
+    }
+    yield records.dumps(head)[:-1].encode() + b',"files":[\n'
+    for position, file in enumerate(manifest.files):
+        yield (b",\n" if position else b"") + records.dumps(_file_to_json(file)).encode()
+    yield b"\n]}\n"
+
+
+def _file_to_json(file: FileEntry) -> dict[str, Any]:
+    record: dict[str, Any] = records.plain(file)
+    mark = record.pop("fingerprint") or _NO_FINGERPRINT
+    name, path, chunks = record.pop("name"), record.pop("path"), record.pop("chunks")
+    return {"name": name, "source": {"path": path, **mark}, **record, "chunks": chunks}
+
+
+_NO_FINGERPRINT = dict.fromkeys(records.names(Fingerprint))
+
+
+def from_json(data: bytes) -> Manifest:
+    """The manifest of a `manifest.json`. Raises `ValueError` for anything that is not one."""
+    record = json.loads(data)
+    if not isinstance(record, dict) or record.get("format") != FORMAT or not isinstance(record.get("files"), list):
+        raise ValueError(f"not a {FORMAT}")
+    for file in record["files"]:
+        source = file.pop("source") if isinstance(file, dict) and isinstance(file.get("source"), dict) else {}
+        file["path"] = source.pop("path", None)
+        file["fingerprint"] = None if source.get("inode") is None else source
+    manifest = records.build(Manifest, {key: value for key, value in record.items() if key != "totals"})
+    for file in manifest.files:
+        if any(chunk.index != index for index, chunk in enumerate(file.chunks)) or not file.chunks:
+            raise ValueError(f"the chunks of {file.name!r} are not in order")
+    return manifest

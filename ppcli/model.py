@@ -1,0 +1,210 @@
+"""Plain data that every layer shares. Sizes and offsets are bytes; times are seconds since the epoch, UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TypeAlias
+
+
+class ChunkState(StrEnum):
+    """planned -> reserved -> uploaded -> confirmed; back to planned only by a recorded reset."""
+
+    PLANNED = "planned"
+    RESERVED = "reserved"
+    UPLOADED = "uploaded"
+    CONFIRMED = "confirmed"
+
+
+class JobState(StrEnum):
+    """The state of a job, and of each of its files."""
+
+    INITIATED = "initiated"
+    UPLOADING = "uploading"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        """Terminal: nothing can be resumed."""
+        return self in (JobState.COMPLETED, JobState.CANCELLED)
+
+    def may_become(self, new: JobState) -> bool:
+        return new in _NEXT[self]
+
+
+_NEXT: Mapping[JobState, frozenset[JobState]] = {
+    JobState.INITIATED: frozenset({JobState.UPLOADING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.UPLOADING: frozenset(set(JobState) - {JobState.INITIATED}),
+    JobState.PAUSED: frozenset({JobState.UPLOADING, JobState.CANCELLED}),
+    JobState.FAILED: frozenset({JobState.UPLOADING, JobState.CANCELLED}),
+    JobState.COMPLETED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
+
+class Evidence(StrEnum):
+    """What proves a chunk, best first. Only `CONTENT` may be called verified."""
+
+    CONTENT = "content"
+    ETAG = "etag"
+    OFFSET = "offset"
+    MARK = "mark"
+
+
+class Action(StrEnum):
+    """How a completed file got there."""
+
+    SENT = "sent"
+    RESUMED = "resumed"
+    UNCHANGED = "unchanged"
+    COPIED = "copied"
+
+
+Slot: TypeAlias = int | str
+"""Where a chunk lives on the target: a pad number, a part number, an offset, a partial URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What tells one revision of a source from another without reading it."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    device: int
+
+    def same(self, other: Fingerprint | None) -> bool:
+        """Is it the same revision? The device is not compared: its number changes when a disk is mounted again."""
+        return other is not None and replace(self, device=0) == replace(other, device=0)
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A byte range of a file and how far it got. `xxh3` is the XXH3-128 (hex) of the bytes that were sent.
+
+    Changed only by `manifest.apply`.
+    """
+
+    index: int
+    offset: int
+    size: int
+    state: ChunkState = ChunkState.PLANNED
+    xxh3: str | None = None
+    slot: Slot | None = None
+    etag: str | None = None
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A chunk as a target sees it. `checksum` is the XXH3-128 of its bytes in hex, where it is known already."""
+
+    index: int
+    offset: int
+    size: int
+    checksum: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the target answered for a chunk. `checksum` is the XXH3-128 (hex) of the bytes that were sent;
+    `evidence` is None until something proves them."""
+
+    index: int
+    size: int
+    slot: Slot
+    checksum: str
+    etag: str | None = None
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the target calls one file's upload. `detail` is the target's own, kept in the manifest, never a secret."""
+
+    id: str
+    expires_at: float | None = None
+    detail: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """One file of a job, as a target sees it.
+
+    `key` names it within the job and survives restarts (with `job` it is the owner of everything reserved for it).
+    `digest` is `sha256:hex` where it is known; `immutable` forbids replacing other content under `name`.
+    """
+
+    job: str
+    key: int
+    name: str
+    size: int
+    modified: float
+    chunk_size: int
+    chunks: int
+    digest: str | None = None
+    immutable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A finished object on a target. `slots`, one per chunk of `chunk_size`, let a new version adopt chunks."""
+
+    name: str
+    location: str
+    size: int
+    digest: str | None = None
+    modified: float | None = None
+    version: str | None = None
+    chunk_size: int | None = None
+    slots: Sequence[Slot] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """An upload that was begun on the target and never completed. `job` owns it, where that can be told."""
+
+    id: str
+    name: str | None
+    job: str | None
+    size: int
+    modified: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a session holds. Authoritative: a chunk that is not in `held` is not there."""
+
+    held: Mapping[int, Receipt]
+    authoritative: bool
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a target allows for one file, and what the pipeline must know of it. It branches on these, never on names.
+
+    chunk_min, chunk_max   bytes; equal where the target fixes the chunk size
+    chunk_default          bytes; the smallest size the planner picks by itself
+    max_chunks             None: no limit
+    sends                  chunks of one file that may be on their way at once; 1 means strictly in order of offset
+    replan                 True: chunks already there survive a change of the source's size or content
+    evidence               the best this target can give
+    adopts                 True: `adopt` can keep or copy unchanged chunks of the version that is there already
+    open_leaves_trace      True: opening a session creates something on the target, so the intent is made durable first
+    """
+
+    chunk_min: int
+    chunk_max: int
+    chunk_default: int
+    max_chunks: int | None = None
+    sends: int | None = None
+    replan: bool = True
+    evidence: Evidence = Evidence.CONTENT
+    adopts: bool = False
+    open_leaves_trace: bool = True

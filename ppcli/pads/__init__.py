@@ -1,0 +1,13 @@
+"""The pad store: slots of one fixed size that can be written again, and an index of what is in them.
+
+key        the user key; a pad's secret and address              pure, but for the key file
+header     a pad's authenticated header                          pure
+index      what is where: operations, folded into a state        pure
+proof      what a header says about a chunk                      pure
+record     a version as bytes, for its record pads               pure
+identity   `store.json`: what makes a directory a store          files
+medium     the pads as files                                     files
+ledger     the index on disk: lock, journal, snapshot            files
+recover    an index from the pads and the key alone
+store      one open store: every decision about pads
+"""

@@ -1,0 +1,88 @@
+"""The user key, and what is derived from it: a secret and an address for every pad of a store.
+
+    secret    = HMAC-SHA256(user key, "ppcli-pad/1" | store id (16 bytes) | pad number (8 bytes, big-endian))
+    address   = SHA-256(secret), lower-case hex
+    key check = HMAC-SHA256(user key, "ppcli-pad-store/1" | store id (16 bytes) | pad size (8 bytes, big-endian)), hex
+
+Whoever knows a pad's secret may write it, whoever knows its address may read it. Neither is ever stored or shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ppcli import disk
+from ppcli.errors import Credentials, local_error, local_io
+
+KEY_FILE = "user.key"
+_KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Pad:
+    """A pad of one store, with the two values that give access to it."""
+
+    number: int
+    secret: bytes = field(repr=False)
+    address: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UserKey:
+    """32 random bytes: everything a person needs to get back what they stored."""
+
+    value: bytes = field(repr=False)
+
+    def check(self, store_id: bytes, pad_size: int) -> str:
+        """Shows that a store was made with this key, and nothing else about it."""
+        return hmac.digest(self.value, b"ppcli-pad-store/1" + store_id + pad_size.to_bytes(8), "sha256").hex()
+
+    def pad(self, store_id: bytes, number: int) -> Pad:
+        secret = hmac.digest(self.value, b"ppcli-pad/1" + store_id + number.to_bytes(8), "sha256")
+        return Pad(number, secret, hashlib.sha256(secret).hexdigest())
+
+
+def load(config_dir: Path) -> UserKey | None:
+    """The key of this user, or None. Raises `Credentials` where the file holds no key, `Local` on I/O errors."""
+    path = config_dir / KEY_FILE
+    try:
+        value = bytes.fromhex(path.read_text("ascii").strip())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise local_error(error, "read the user key") from error
+    except ValueError:
+        value = b""
+    if len(value) != _KEY_BYTES:
+        raise Credentials(
+            f"The user key file {path} does not hold a key.",
+            hint="Put back a copy of it; without the key the pads cannot be read.",
+            reason="key",
+        )
+    return UserKey(value)
+
+
+def load_or_create(config_dir: Path) -> UserKey:
+    """The key of this user, made when there is none. However many processes ask at once, all get the same."""
+    if found := load(config_dir):
+        return found
+    path = config_dir / KEY_FILE
+    with local_io("create the user key"):
+        disk.make_dir(config_dir)
+        draft = path.with_name(f".{KEY_FILE}.{secrets.token_hex(8)}.tmp")
+        disk.write_atomic(draft, [secrets.token_hex(_KEY_BYTES).encode() + b"\n"])
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)  # fails where another process was first; its key is complete then
+        finally:
+            draft.unlink()
+        disk.fsync_dir(config_dir)
+    made = load(config_dir)
+    assert made is not None
+    return made

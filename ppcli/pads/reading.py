@@ -1,0 +1,65 @@
+"""Reading a version back, held against what its pads say of themselves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import xxhash
+
+from ppcli.errors import Integrity, PpcliError, Temporary
+from ppcli.pads.index import Version
+from ppcli.pads.store import PadStore
+
+
+def read(store: PadStore, name: str, version: Version, offset: int) -> Iterator[memoryview]:
+    """The bytes of a version from `offset` on. The last piece of a chunk is given out only after all of the chunk has
+    been checked. Raises `Integrity` where a chunk is damaged, `Temporary` where the version was replaced meanwhile."""
+    for chunk in range(offset // version.chunk_size, len(version.pads)):
+        start = chunk * version.chunk_size
+        number, counter = version.pads[chunk]
+        head = store.pads.head(number)
+        if not head or head.counter != counter or not head.holds(chunk, _length(version, chunk), head.digest.hex()):
+            raise _failure(store, name, version, chunk)
+        digest, done = xxhash.xxh3_128(), 0
+        for piece in store.pads.payload(number, head.length):
+            digest.update(piece)
+            skip = max(0, offset - start - done)
+            done += len(piece)
+            if done == head.length and digest.digest() != head.digest:
+                raise _failure(store, name, version, chunk)
+            if skip < len(piece):
+                yield piece[skip:]
+        if done != head.length:
+            raise _failure(store, name, version, chunk)
+
+
+def digest(store: PadStore, version: Version) -> str:
+    """`sha256:hex` of what is stored, whether it is what was confirmed or not. Remembers damaged pads as rotten."""
+    whole = hashlib.sha256()
+    for chunk, (number, counter) in enumerate(version.pads):
+        part = xxhash.xxh3_128()
+        for piece in store.pads.payload(number, _length(version, chunk)):
+            whole.update(piece)
+            part.update(piece)
+        head = store.pads.head(number)
+        if not head or head.counter != counter or head.digest != part.digest():
+            store.rotten.add(number)
+    return f"sha256:{whole.hexdigest()}"
+
+
+def _length(version: Version, chunk: int) -> int:
+    return min(version.chunk_size, version.size - chunk * version.chunk_size)
+
+
+def _failure(store: PadStore, name: str, version: Version, chunk: int) -> PpcliError:
+    """Why a chunk is not what the version says: it was replaced, or it is damaged."""
+    now = store.find(name)
+    if now is None or now.version != version.version:
+        return Temporary(f"{name} changed while it was read.", hint="Run the same command again.", reason="changed")
+    store.rotten.add(version.pads[chunk][0])
+    return Integrity(
+        f"Chunk {chunk} of {name} is damaged in the pad store.",
+        hint="Send the file again with put --checksum: only damaged chunks go.",
+        reason="damaged",
+    )

@@ -1,0 +1,32 @@
+"""Reading open files piece by piece, without an allocation per piece."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+from ppcli.target import PIECE
+
+
+class _Buffers(threading.local):
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(PIECE))
+
+
+_buffers = _Buffers()
+
+
+def pieces(fd: int, offset: int, size: int) -> Iterator[memoryview]:
+    """`size` bytes from `offset`, fewer where the file ends before, in pieces of at most `PIECE`. Reads are positional,
+    so any number of threads may read one file at once. Each thread has one buffer for good: a piece is valid until the
+    next one that this thread reads, from whatever file. Errors are plain OSErrors."""
+    buffer = _buffers.view
+    while size:
+        window = buffer[:size] if size < PIECE else buffer
+        got = os.preadv(fd, (window,), offset)
+        if not got:
+            return
+        offset += got
+        size -= got
+        yield window[:got] if got < len(window) else window

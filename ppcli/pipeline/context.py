@@ -1,0 +1,84 @@
+"""What the stages of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from ppcli.errors import PpcliError
+from ppcli.events import Retrying, WarningRaised
+from ppcli.halt import Halt
+from ppcli.jobs import Job
+from ppcli.manifest import STDIN, FileEntry
+from ppcli.model import Part
+from ppcli.pipeline.feed import Feed, FileRun
+from ppcli.pipeline.meter import Meter, Pace
+from ppcli.pipeline.recorder import Recorder
+from ppcli.retry import Attempt, Retrier, Step
+from ppcli.source import ChunkBody
+from ppcli.steps import Failure
+from ppcli.target import Target
+
+T = TypeVar("T")
+
+RecordDigest: TypeAlias = Callable[[FileEntry, str], None]
+"""Told the digest of a source once it is known, so that it need not be computed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One run of one job. Workers read the manifest's plan (names, offsets, sizes), never its states: those belong to
+    the recorder's thread."""
+
+    job: Job
+    target: Target
+    recorder: Recorder
+    feed: Feed
+    retrier: Retrier
+    halt: Halt
+    meter: Meter
+    pace: Pace
+    record_digest: RecordDigest
+    reopened: set[int] = field(default_factory=set)
+
+    def path(self, entry: FileEntry) -> Path:
+        return self.job.spool if entry.path == STDIN else Path(entry.path)
+
+    def call(self, step: Step, run: FileRun | FileEntry, chunk: int | None, attempt: Callable[[], T]) -> T:
+        """A step call under the retry policy."""
+        entry = run.entry if isinstance(run, FileRun) else run
+        return self.retrier.call(step, entry.name, chunk, attempt)
+
+    def body(self, run: FileRun, part: Part) -> ChunkBody:
+        """The bytes of a chunk, counted and paced as they go out. A file of one chunk gets its digest on the way."""
+
+        def gone(count: int) -> None:
+            self.meter.sent(count)
+            run.sent += count
+            if (delay := self.pace.delay(count)) > 0:
+                self.halt.sleep(delay)
+            self.halt.check()
+
+        return run.source.body(part, on_bytes=gone, whole=len(run.receipts) == 1)
+
+    def reading(self, _count: int) -> None:
+        """Called while a source is read only to be hashed."""
+        if self.halt.requested:
+            self.halt.sleep(0)
+
+    def warn(self, code: str, message: str) -> None:
+        self.recorder.tell(WarningRaised(self.job.id, code, message))
+
+
+def retrying(job: str | None, attempt: Attempt) -> Retrying:
+    """The event for an attempt that failed."""
+    return Retrying(
+        job, attempt.name, attempt.chunk, attempt.step, attempt.number, round(attempt.delay, 3), attempt.cause
+    )
+
+
+def failure(error: PpcliError) -> Failure:
+    """An error as a manifest keeps it."""
+    return Failure(error.kind, error.reason, error.message, error.hint, error.exit_code)

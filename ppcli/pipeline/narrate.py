@@ -1,0 +1,63 @@
+"""What listeners are told about steps that have just become durable. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ppcli import steps
+from ppcli.events import ChunkConfirmed, Event, FileCompleted, FileFailed, ReservationProgress, WarningRaised
+from ppcli.manifest import FileEntry, Manifest
+from ppcli.model import ChunkState, Evidence
+from ppcli.steps import Step
+
+
+def events(plan: Manifest, batch: Sequence[Step]) -> Iterator[Event]:
+    """The events for a batch that was folded into `plan`. Counts of confirmed chunks rise one by one up to now."""
+    totals = plan.totals
+    confirmed = totals.chunks[ChunkState.CONFIRMED] - sum(type(step) is steps.Confirmed for step in batch)
+    if any(type(step) in (steps.Reserved, steps.Confirmed) for step in batch):
+        yield ReservationProgress(plan.job, totals.reserved, totals.chunks_total)
+    for step in batch:
+        match step:
+            case steps.Confirmed():
+                confirmed += 1
+                name = plan.files[step.file].name
+                yield ChunkConfirmed(plan.job, name, step.chunk, confirmed, totals.chunks_total, step.evidence)
+            case steps.Completed():
+                yield file_completed(plan.job, plan.files[step.file], step.sent)
+            case steps.Failed():
+                yield file_failed(plan.job, plan.files[step.file], step.failure)
+            case steps.Reset() if step.chunks is None or step.chunks:
+                count = len(plan.files[step.file].chunks) if step.chunks is None else len(step.chunks)
+                said = f"{plan.files[step.file].name}: {count} chunk(s) start again: {step.reason}."
+                yield WarningRaised(plan.job, "chunks_reset", said)
+            case _:
+                pass
+
+
+def file_completed(job: str | None, file: FileEntry, sent: int) -> FileCompleted:
+    assert file.location is not None and file.action is not None
+    weakest = max((c.evidence for c in file.chunks if c.evidence), key=list(Evidence).index, default=None)
+    return FileCompleted(
+        job=job,
+        name=file.name,
+        source=file.path,
+        size=file.size,
+        location=file.location,
+        digest=file.digest,
+        action=file.action,
+        bytes_sent=sent,
+        evidence=weakest,
+    )
+
+
+def file_failed(job: str | None, file: FileEntry, failure: steps.Failure) -> FileFailed:
+    return FileFailed(
+        job=job,
+        name=file.name,
+        source=file.path,
+        size=file.size if file.fingerprint else None,
+        kind=failure.kind,
+        reason=failure.reason,
+        message=failure.message,
+    )

@@ -1,0 +1,262 @@
+"""The reserve stage: open files on the target, learn what it holds of them, reserve slots for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ppcli import planner, steps
+from ppcli.errors import SessionLost
+from ppcli.manifest import FileEntry
+from ppcli.model import Chunk, ChunkState, Evidence, FilePlan, Limits, Part, Receipt, Remote, Session, Slot, Survey
+from ppcli.pipeline.context import Context
+from ppcli.pipeline.feed import FileRun, Unit
+from ppcli.pipeline.recorder import Ticket
+from ppcli.retry import Step
+from ppcli.source import Source, settle
+
+
+@dataclass(slots=True)
+class Opening:
+    """A file on its way to being open. `old` is the session of an earlier run, `intent` the ticket of its intent."""
+
+    index: int
+    entry: FileEntry
+    source: Source
+    limits: Limits
+    old: Session | None
+    plan: FilePlan
+    base: Remote | None
+    intent: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open file: `parts` want slots, `units` have one; its session is durable once the ticket is redeemed."""
+
+    run: FileRun
+    parts: Sequence[Part]
+    units: Sequence[Unit]
+    ticket: Ticket
+
+    @property
+    def hashed(self) -> bool:
+        """No separate reading for the digest: it is known, or the only chunk gives it on its way."""
+        return self.run.entry.digest is not None or len(self.run.receipts) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Chunks with slots, which are durable once the ticket is redeemed."""
+
+    run: FileRun
+    units: Sequence[Unit]
+    ticket: Ticket
+
+
+class Opener:
+    """Turns files into open `FileRun`s. Any reserve worker may call it, for different files."""
+
+    def __init__(self, context: Context, immutable: bool, wanted_chunk_size: int | None) -> None:
+        self._context = context
+        self._immutable = immutable
+        self._wanted = wanted_chunk_size
+
+    def prepare(self, index: int) -> Opening:
+        """Look at the source, plan it anew if it changed, and record the intent to open. Raises `SourceError`."""
+        context, entry = self._context, self._context.job.manifest.files[index]
+        source = Source(context.path(entry))
+        try:
+            limits = context.target.limits(source.fingerprint.size)
+            if not source.fingerprint.same(entry.fingerprint):
+                self._replan(index, entry, source, limits)
+            settle(source.fingerprint)
+            if entry.recheck:
+                self._compare(index, entry, source, limits)
+            base = (
+                context.call(Step.FIND, entry, None, lambda: context.target.find(entry.name)) if limits.adopts else None
+            )
+            old, plan = entry.session, self._plan(index, entry)
+            intent = context.recorder.post(steps.Opening(index))
+            return Opening(index, entry, source, limits, old, plan, base, intent)
+        except BaseException:
+            source.close()
+            raise
+
+    def open(self, opening: Opening) -> Opened:
+        """Create or reattach the session, and see what is left to do."""
+        try:
+            session, survey = self._session(opening)
+            ticket = self._context.recorder.post(steps.Opened(opening.index, session))
+            run = self._run(opening, session)
+            parts, units = self._sort(run, survey)
+        except BaseException:
+            opening.source.close()
+            raise
+        return Opened(run, parts, units, ticket)
+
+    def reserve(self, run: FileRun, parts: Sequence[Part]) -> None:
+        """Get slots for `parts`, or keep what the target has of them already, and hand them to the upload stage."""
+        reserved = self.reserve_soon(run, parts)
+        reserved.ticket.wait()
+        self._context.feed.reserved(run, reserved.units)
+
+    def reserve_soon(self, run: FileRun, parts: Sequence[Part]) -> Reserved:
+        """As `reserve`, but the slots are durable, and may be used, only once the ticket is redeemed."""
+        context = self._context
+        if self._adoptable(run):
+            parts = self._adopt(run, parts)
+        slots: Sequence[Slot] = ()
+        if parts:
+            slots = context.call(
+                Step.RESERVE, run, parts[0].index, lambda: context.target.reserve(run.session, run.plan, parts)
+            )
+        indexes = tuple(part.index for part in parts)
+        ticket = context.recorder.post(steps.Reserved(run.index, indexes, tuple(slots)))
+        return Reserved(run, [Unit(run, part, slot) for part, slot in zip(parts, slots, strict=True)], ticket)
+
+    def _plan(self, index: int, entry: FileEntry) -> FilePlan:
+        assert entry.fingerprint is not None
+        return FilePlan(
+            job=self._context.job.id,
+            key=index,
+            name=entry.name,
+            size=entry.size,
+            modified=entry.fingerprint.mtime_ns / 10**9,
+            chunk_size=entry.chunk_size,
+            chunks=len(entry.chunks),
+            digest=entry.digest,
+            immutable=self._immutable,
+        )
+
+    def _replan(self, index: int, entry: FileEntry, source: Source, limits: Limits) -> None:
+        """The source is not what the manifest says: another revision, another path, or it could not be read before."""
+        context, size, chunk_size = self._context, source.fingerprint.size, entry.chunk_size
+        fits = limits.max_chunks is None or planner.chunk_count(size, chunk_size) <= limits.max_chunks
+        if entry.fingerprint is None or not fits:
+            chunk_size = planner.chunk_size(size, limits, self._wanted)
+        if entry.fingerprint is not None:
+            context.warn("source_changed", f"{entry.path} changed since it was planned; only what differs is sent.")
+        path = entry.path
+        context.recorder.post(steps.Replanned(index, path, source.fingerprint, chunk_size)).wait()
+
+    def _compare(self, index: int, entry: FileEntry, source: Source, limits: Limits) -> None:
+        """Reset every chunk whose bytes are not those of the present source."""
+        changed = tuple(
+            chunk.index
+            for chunk in entry.chunks
+            if chunk.xxh3 is not None and source.checksum(_part(chunk), self._context.reading) != chunk.xxh3
+        )
+        post = self._context.recorder.post
+        if changed and not limits.replan:
+            if entry.session is not None:
+                self._context.target.abort(entry.session, self._plan(index, entry))
+            post(steps.Reset(index, None, "the source changed", session_lost=True))
+        elif changed:
+            post(steps.Reset(index, changed, "the source changed"))
+        post(steps.Compared(index)).wait()
+
+    def _session(self, opening: Opening) -> tuple[Session, Survey | None]:
+        """A session, and what it holds when it is an old one. A lost one is replaced once, by a recorded reset."""
+        context, target = self._context, self._context.target
+        try:
+            session = context.call(
+                Step.OPEN, opening.entry, None, lambda: target.open(opening.plan, opening.old, opening.base)
+            )
+            survey = None
+            if opening.old is not None:
+                known = [receipt for chunk in opening.entry.chunks if (receipt := _receipt(chunk)) is not None]
+                survey = context.call(
+                    Step.SURVEY, opening.entry, None, lambda: target.survey(session, opening.plan, known)
+                )
+        except SessionLost as lost:
+            if opening.old is None:
+                raise
+            context.recorder.post(steps.Reset(opening.index, None, lost.cause, session_lost=True)).wait()
+            opening.old, survey = None, None
+            session = context.call(
+                Step.OPEN, opening.entry, None, lambda: target.open(opening.plan, None, opening.base)
+            )
+        return session, survey
+
+    def _run(self, opening: Opening, session: Session) -> FileRun:
+        return FileRun(
+            index=opening.index,
+            entry=opening.entry,
+            plan=opening.plan,
+            limits=opening.limits,
+            source=opening.source,
+            session=session,
+            base=opening.base,
+            receipts=[None] * len(opening.entry.chunks),
+            left=len(opening.entry.chunks),
+            resumed=False,
+        )
+
+    def _sort(self, run: FileRun, survey: Survey | None) -> tuple[list[Part], list[Unit]]:
+        """Chunks that want a slot, chunks that have one; those that are there are counted and done."""
+        parts, units, gone = [], [], []
+        for chunk in run.entry.chunks:
+            held = survey.held.get(chunk.index) if survey else None
+            missing = survey is not None and survey.authoritative and held is None
+            receipt = held or _receipt(chunk)
+            if chunk.state is ChunkState.PLANNED or receipt is None:
+                parts.append(_part(chunk))
+            elif chunk.state is ChunkState.RESERVED:
+                units.append(Unit(run, _part(chunk), receipt.slot))
+            elif missing:
+                gone.append(chunk.index)
+                parts.append(_part(chunk))
+            elif chunk.state is ChunkState.UPLOADED:
+                units.append(Unit(run, _part(chunk), receipt.slot, receipt))
+            else:
+                run.receipts[chunk.index] = _receipt(chunk)
+                run.left -= 1
+                run.resumed = True
+                self._context.meter.skipped(1, chunk.size)
+        if gone:
+            reason = "the target does not have them any more"
+            self._context.recorder.post(steps.Reset(run.index, tuple(gone), reason)).wait()
+        return parts, units
+
+    def _adoptable(self, run: FileRun) -> bool:
+        base = run.base
+        return run.limits.adopts and base is not None and bool(base.slots) and base.chunk_size == run.plan.chunk_size
+
+    def _adopt(self, run: FileRun, parts: Sequence[Part]) -> Sequence[Part]:
+        """Keep unchanged chunks of the version that is there; gives the parts that differ."""
+        assert run.base is not None
+        context, rest, tickets = self._context, [], []
+        for part in parts:
+            receipt = self._adopted(run, part, run.base) if part.index < len(run.base.slots) else None
+            if receipt is None:
+                rest.append(part)
+                continue
+            run.receipts[part.index] = receipt
+            evidence = receipt.evidence or Evidence.ETAG
+            step = steps.Confirmed(run.index, part.index, receipt.slot, receipt.checksum, receipt.etag, evidence)
+            tickets.append(context.recorder.post(step))
+            context.meter.copied(part.size)
+        for ticket in tickets:
+            ticket.wait()
+        context.feed.adopted(run, len(tickets))
+        return rest
+
+    def _adopted(self, run: FileRun, part: Part, base: Remote) -> Receipt | None:
+        context = self._context
+        known = Part(part.index, part.offset, part.size, run.source.checksum(part, context.reading))
+        slot = base.slots[part.index]
+        return context.call(
+            Step.ADOPT, run, part.index, lambda: context.target.adopt(run.session, run.plan, known, slot)
+        )
+
+
+def _part(chunk: Chunk) -> Part:
+    return Part(chunk.index, chunk.offset, chunk.size)
+
+
+def _receipt(chunk: Chunk) -> Receipt | None:
+    """What the manifest knows of a chunk on the target; an empty checksum means: only reserved."""
+    if chunk.slot is None:
+        return None
+    return Receipt(chunk.index, chunk.size, chunk.slot, chunk.xxh3 or "", chunk.etag, chunk.evidence)

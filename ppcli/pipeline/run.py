@@ -1,0 +1,251 @@
+"""A run of one job: two bounded stages of worker threads, one digest reader, and one recorder.
+
+    reserve workers   open files, reserve slots     \\
+    upload workers    send, confirm, complete        > post steps -> recorder -> journal, manifest, listener
+    digest reader     whole-file SHA-256            /
+
+The main thread starts workers as the ramp asks for them, watches for a stop, and never touches the manifest until the
+recorder has ended. The first halting failure stops the run; failures that end one file leave the others alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from ppcli import steps
+from ppcli.errors import Damaged, Integrity, Internal, PpcliError, Rejected, SessionLost, local_error
+from ppcli.events import Event, Listener, UploadProgress
+from ppcli.halt import Halt, Stopped
+from ppcli.jobs import Job
+from ppcli.pipeline.context import Context, RecordDigest, failure, retrying
+from ppcli.pipeline.feed import Feed, FileRun, Finish, OpenFiles
+from ppcli.pipeline.meter import Meter, Pace, Ramp
+from ppcli.pipeline.opening import Opened, Opener, Reserved
+from ppcli.pipeline.recorder import Recorder
+from ppcli.pipeline.sending import Sender
+from ppcli.retry import Gate, Retrier
+from ppcli.target import Target
+
+GRACE = 5.0
+"""Seconds that chunks in flight get after a stop was requested."""
+_LEAVE = 1.0
+_POLL = 0.05
+_CHUNK_WEIGHT = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. `error` is what halted it; failures of single files are in the manifest."""
+
+    meter: Meter
+    error: PpcliError | None
+
+
+def run(
+    job: Job,
+    target: Target,
+    files: Iterable[int],
+    listener: Listener,
+    halt: Halt,
+    record_digest: RecordDigest,
+) -> Outcome:
+    """Bring `files` (positions in the manifest) of a job that this process holds to `target`. Returns when all of them
+    ended or the run was halted; every step is durable then, and the manifest is the caller's again."""
+    return _Pipeline(job, target, files, listener, halt, record_digest).run()
+
+
+class _Pipeline:
+    def __init__(
+        self,
+        job: Job,
+        target: Target,
+        files: Iterable[int],
+        listener: Listener,
+        halt: Halt,
+        record_digest: RecordDigest,
+    ) -> None:
+        options = job.manifest.options
+        self._job = job
+        self._halt = halt
+        self._meter = Meter()
+        self._shown: tuple[int, int] | None = None
+        self._feed = Feed(files, options.jobs, options.reserve_jobs)
+        self._recorder = Recorder(job, listener, halt, self._progress)
+        retrier = Retrier(options.retries, Gate(), halt, lambda attempt: self._recorder.tell(retrying(job.id, attempt)))
+        self._context = Context(
+            job, target, self._recorder, self._feed, retrier, halt, self._meter, Pace(options.limit_rate), record_digest
+        )
+        self._opener = Opener(self._context, options.immutable, options.chunk_size)
+        self._sender = Sender(self._context)
+        self._threads: list[threading.Thread] = []
+
+    def run(self) -> Outcome:
+        self._recorder.start()
+        self._spawn(self._hash_files)
+        options = self._job.manifest.options
+        ramp, senders, openers = Ramp(options.jobs), 0, 0
+        while True:
+            wanted = ramp.update(time.monotonic(), self._meter.bytes_sent + _CHUNK_WEIGHT * self._meter.chunks_sent)
+            while senders < wanted:
+                self._spawn(self._send_chunks)
+                senders += 1
+            while openers < min(wanted, options.reserve_jobs):
+                self._spawn(self._reserve_slots)
+                openers += 1
+            if self._halt.wait(_POLL) or not any(thread.is_alive() for thread in self._threads):
+                break
+        self._feed.stop()
+        self._leave()
+        self._recorder.stop()
+        return Outcome(self._meter, self._halt.error)
+
+    def _spawn(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _leave(self) -> None:
+        """Wait for the workers: GRACE seconds for calls in flight, then they end at their next piece of data."""
+        deadline = time.monotonic() + GRACE
+        for patience in (deadline, deadline + _LEAVE):
+            for thread in self._threads:
+                thread.join(max(0.0, patience - time.monotonic()))
+            self._halt.abandon()
+
+    def _progress(self) -> Event | None:
+        totals, sent = self._job.manifest.totals, self._meter.bytes_sent
+        shown = (sent, totals.bytes_confirmed)
+        if shown == self._shown:
+            return None
+        self._shown = shown
+        return UploadProgress(
+            self._job.id, sent, totals.bytes_confirmed, totals.bytes_total, round(self._meter.rate(), 1)
+        )
+
+    def _reserve_slots(self) -> None:
+        while (work := self._feed.take_reserve()) is not None:
+            if isinstance(work, OpenFiles):
+                self._open_files(work)
+            else:
+                self._guard(work.run, partial(self._opener.reserve, work.run, work.parts))
+
+    def _send_chunks(self) -> None:
+        while (work := self._feed.take_send()) is not None:
+            if isinstance(work, Finish):
+                self._guard(work.run, partial(self._sender.finish, work.run))
+            else:
+                self._guard(work.run, partial(self._sender.deliver, work))
+
+    def _hash_files(self) -> None:
+        while (run := self._feed.take_hash()) is not None:
+            self._guard(run, partial(self._sender.digest, run))
+
+    def _open_files(self, work: OpenFiles) -> None:
+        """Open a batch of files: their intents become durable together."""
+        openings = []
+        for index in work.files:
+            with self._unopened(index):
+                openings.append(self._opener.prepare(index))
+        traces = [opening for opening in openings if opening.limits.open_leaves_trace]
+        for opening in traces[-1:]:
+            with self._unopened(None):
+                opening.intent.wait()
+        opened: list[Opened] = []
+        for opening in openings:
+            with self._unopened(opening.index):
+                opened.append(self._opener.open(opening))
+        self._reserve_small([one for one in opened if self._hand_over(one)])
+
+    def _hand_over(self, opened: Opened) -> bool:
+        """Give an open file to the feed. True for one that wants a single slot: it gets it right away."""
+        small = len(opened.parts) == 1
+        if small:
+            self._feed.use(opened.run)
+        self._feed.opened(opened.run, () if small else opened.parts, opened.units, hashed=opened.hashed)
+        return small
+
+    def _reserve_small(self, files: Sequence[Opened]) -> None:
+        """Slots for a batch of files of one chunk: they become durable together."""
+        reserved: list[Reserved] = []
+        for opened in files:
+            self._guard(opened.run, lambda one=opened: reserved.append(self._opener.reserve_soon(one.run, one.parts)))  # type: ignore[misc]
+        with self._unopened(None):
+            for last in reserved[-1:]:
+                last.ticket.wait()
+            for one in reserved:
+                self._feed.reserved(one.run, one.units)
+
+    @contextmanager
+    def _unopened(self, index: int | None) -> Iterator[None]:
+        """What goes wrong here ends a file that has no run yet (None: only the whole run)."""
+        try:
+            yield
+        except Stopped:
+            pass
+        except Exception as error:  # a worker must not die silently: everything else becomes the run's error
+            known = _known(error)
+            if index is not None:
+                self._fail(index, known)
+                self._feed.ended(index, again=False)
+            elif not known.ends_file:
+                self._halt.request(known)
+
+    def _guard(self, run: FileRun, work: Callable[[], None]) -> None:
+        """Do one piece of work on an open file; what goes wrong ends that file, or halts the run."""
+        try:
+            work()
+        except Stopped:
+            pass
+        except SessionLost as lost:
+            self._lose(run, lost)
+        except Exception as error:  # a worker must not die silently: everything else becomes the run's error
+            if self._feed.drop(run):
+                self._fail(run.index, _known(error))
+        finally:
+            if self._feed.release(run):
+                self._end(run)
+
+    def _fail(self, index: int, error: PpcliError) -> None:
+        if error.ends_file:
+            self._recorder.post(steps.Failed(index, failure(error)))
+        if not error.ends_file or self._job.manifest.options.fail_fast:
+            self._halt.request(error)
+
+    def _lose(self, run: FileRun, lost: SessionLost) -> None:
+        """The session is gone: once, the file is opened anew; the second time it has failed."""
+        if not self._feed.drop(run):
+            return
+        if run.index in self._context.reopened:
+            again = Rejected(
+                f"The target forgot the upload of {run.entry.name} twice: {lost.cause}.",
+                hint="Find out why its sessions end early, then run 'ppcli resume'.",
+                reason="session_lost",
+            )
+            self._fail(run.index, again)
+        else:
+            self._context.reopened.add(run.index)
+            run.lost = lost.cause
+
+    def _end(self, run: FileRun) -> None:
+        run.source.close()
+        if run.lost is not None:
+            self._recorder.post(steps.Reset(run.index, None, run.lost, session_lost=True))
+        self._feed.ended(run.index, again=run.lost is not None)
+
+
+def _known(error: Exception) -> PpcliError:
+    """What users are told of an error that ended a piece of work."""
+    if isinstance(error, PpcliError):
+        return error
+    if isinstance(error, OSError):
+        return local_error(error, "go on")
+    if isinstance(error, Damaged):
+        return Integrity(f"{error.cause}.", hint="Check the target's disk, then run 'ppcli resume'.", reason="damaged")
+    bug = Internal(f"Unexpected {type(error).__name__}: {error}.", hint="Please report this with the job's log.")
+    bug.__cause__ = error
+    return bug

@@ -1,0 +1,126 @@
+"""The upload stage: send a chunk, confirm it, and complete a file after its last one."""
+
+from __future__ import annotations
+
+from ppcli import steps
+from ppcli.errors import Damaged, Doubt, Integrity, SourceError
+from ppcli.model import Action, Receipt, Remote
+from ppcli.pipeline.context import Context
+from ppcli.pipeline.feed import FileRun, Unit
+from ppcli.retry import Step
+from ppcli.source import Digests, Source, fingerprint
+
+
+class Sender:
+    """Any upload worker may call it, for different chunks."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def deliver(self, unit: Unit) -> None:
+        """Take one chunk from reserved to durably confirmed, and finish its file when it was the last. What the
+        target mangles is sent again, within the retries; then it is `Integrity`."""
+        context, run, part = self._context, unit.run, unit.part
+        receipt, attempt = unit.receipt, 0
+        while True:
+            attempt += 1
+            try:
+                receipt = self._confirmed(unit, receipt)
+                break
+            except Damaged as damaged:
+                if context.retrier.exhausted(attempt):
+                    raise Integrity(
+                        f"Chunk {part.index} of {run.entry.name} arrived damaged {attempt} times: {damaged.cause}.",
+                        hint="Check the target's disk or the network path, then run 'ppcli resume'.",
+                        reason="damaged",
+                    ) from damaged
+                receipt = None
+                unit = self._again(unit, damaged, attempt)
+        assert receipt.evidence is not None
+        run.receipts[part.index] = receipt
+        fact = steps.Confirmed(run.index, part.index, unit.slot, receipt.checksum, receipt.etag, receipt.evidence)
+        ticket = context.recorder.post(fact)
+        if context.feed.confirmed(run):
+            self.finish(run)  # its first ticket comes after this one
+        else:
+            ticket.wait()
+
+    def _confirmed(self, unit: Unit, receipt: Receipt | None) -> Receipt:
+        context, run, part, slot = self._context, unit.run, unit.part, unit.slot
+        target = context.target
+        if receipt is None:
+            body = context.body(run, part)
+            receipt = context.call(
+                Step.UPLOAD, run, part.index, lambda: target.upload(run.session, run.plan, part, slot, body)
+            )
+            if len(run.receipts) == 1:
+                run.digests = Digests(body.whole, [receipt.checksum])
+            context.recorder.post(steps.Uploaded(run.index, part.index, receipt.checksum, receipt.etag))
+            context.meter.chunk_sent()
+        sent = receipt
+        return context.call(Step.CONFIRM, run, part.index, lambda: target.confirm(run.session, run.plan, sent))
+
+    def _again(self, unit: Unit, damaged: Damaged, attempt: int) -> Unit:
+        """Record that a damaged chunk starts over, and get it a slot."""
+        context, run, part = self._context, unit.run, unit.part
+        context.recorder.post(steps.Reset(run.index, (part.index,), damaged.cause))
+        context.retrier.pause(Step.CONFIRM, run.entry.name, part.index, attempt, damaged)
+        (slot,) = context.call(
+            Step.RESERVE, run, part.index, lambda: context.target.reserve(run.session, run.plan, (part,))
+        )
+        context.recorder.post(steps.Reserved(run.index, (part.index,), (slot,))).wait()
+        return Unit(run, part, slot)
+
+    def digest(self, run: FileRun) -> None:
+        """Compute the digest of a file of several chunks, beside its upload."""
+        run.digests = run.source.digests(run.plan.chunk_size, self._context.reading)
+        self._context.feed.hashed(run)
+
+    def finish(self, run: FileRun) -> None:
+        """All chunks are confirmed: check that they are one revision of the source, and make the file visible."""
+        context, entry = self._context, run.entry
+        receipts = [receipt for receipt in run.receipts if receipt is not None]
+        digest = self._one_revision(run, receipts)
+        if digest is not None:
+            context.record_digest(entry, digest)
+        doubtful = entry.completing
+        context.recorder.post(steps.Completing(run.index, digest)).wait()
+        remote = self._complete(run, receipts, digest, doubtful)
+        action = Action.RESUMED if run.resumed else Action.SENT
+        if run.copied == len(receipts):
+            action = Action.COPIED
+        context.recorder.post(steps.Completed(run.index, remote.location, digest, action, run.sent))
+        context.feed.drop(run)
+
+    def _complete(self, run: FileRun, receipts: list[Receipt], digest: str | None, doubtful: bool) -> Remote:
+        context, plan = self._context, run.with_digest(digest)
+        unsure = [doubtful]
+
+        def attempt() -> Remote:
+            try:
+                return context.target.complete(run.session, plan, receipts, doubtful=unsure[0])
+            except Doubt:
+                unsure[0] = True
+                raise
+
+        return context.call(Step.COMPLETE, run, None, attempt)
+
+    def _one_revision(self, run: FileRun, receipts: list[Receipt]) -> str | None:
+        """The file's digest. A source whose fingerprint moved is read again: the same bytes go on. Raises
+        `SourceError` (`changed`) when what was sent is not one revision."""
+        context, path = self._context, self._context.path(run.entry)
+        now = fingerprint(path)
+        if not now.same(run.entry.fingerprint):
+            with Source(path) as again:
+                run.digests = again.digests(run.plan.chunk_size, context.reading)
+        if run.digests is None and run.entry.digest is not None:
+            return run.entry.digest
+        if run.digests is None:
+            run.digests = run.source.digests(run.plan.chunk_size, context.reading)
+        if run.digests.chunks != [receipt.checksum for receipt in receipts]:
+            raise SourceError(
+                f"{run.entry.path} changed while it was sent.",
+                hint="Run the same command again: only what changed is sent.",
+                reason="changed",
+            )
+        return run.digests.whole

@@ -1,0 +1,85 @@
+"""What a user asks for, one frozen object per command; filled by the command line, taken by the use cases in `app`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+DEFAULT_JOBS = 20
+DEFAULT_RETRIES = 5
+
+Ask: TypeAlias = Callable[[str], bool | None]
+"""Puts a yes/no question to the user; None when nobody is there to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutRequest:
+    """`ppcli put`. Sizes are bytes, the rate is bytes per second; None means: not given on the command line."""
+
+    sources: tuple[str, ...] = ()
+    to: str | None = None
+    name: str | None = None
+    recursive: bool = False
+    exclude: tuple[str, ...] = ()
+    files_from: str | None = None
+    null_separated: bool = False
+    chunk_size: int | None = None
+    jobs: int = DEFAULT_JOBS
+    reserve_jobs: int = DEFAULT_JOBS
+    retries: int = DEFAULT_RETRIES
+    limit_rate: int | None = None
+    checksum: bool = False
+    immutable: bool = False
+    fail_fast: bool = False
+    fresh: bool = False
+    dry_run: bool = False
+    wait_lock: float = 0.0
+    yes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequest:
+    jobs: tuple[str, ...] = ()
+    all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRequest:
+    jobs: tuple[str, ...] = ()
+    all: bool = False
+    exit_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    jobs: tuple[str, ...] = ()
+    all: bool = False
+    yes: bool = False
+    incomplete: bool = False
+    to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRequest:
+    names: tuple[str, ...]
+    recursive: bool = False
+    to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequest:
+    prefix: str = ""
+    incomplete: bool = False
+    to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetRequest:
+    """`dest` None: `./LASTPART`; `-`: standard output."""
+
+    name: str
+    dest: str | None = None
+    recursive: bool = False
+    force: bool = False
+    to: str | None = None

@@ -1,0 +1,250 @@
+"""Sources: the only code that reads what a user sends.
+
+A source is identified by its `Fingerprint`. Any number of threads may read one `Source` at once; a thread reads one
+body at a time (see `pieces`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, TypeAlias
+
+import xxhash
+
+from ppcli import disk
+from ppcli.errors import SourceError, local_io
+from ppcli.model import Fingerprint, Part
+from ppcli.pieces import pieces
+from ppcli.target import PIECE
+
+SETTLE_NS = 20_000_000
+"""How long a source's ctime must lie back before it is read, in nanoseconds. See `settle`."""
+
+OnBytes: TypeAlias = Callable[[int], None]
+"""Told how many bytes were consumed, after each piece. May raise to abandon the reading."""
+
+_OTHER_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a FIFO (named pipe)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """Of one whole file: `whole` is `sha256:hex`, `chunks` the XXH3-128 (hex) of each chunk in order."""
+
+    whole: str
+    chunks: list[str]
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """The fingerprint of a regular file; links are followed. Raises `SourceError`: `missing`, or `unreadable` for
+    everything else, also for what is no regular file."""
+    try:
+        return _fingerprint_of(path, path.stat())
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def settle(seen: Fingerprint) -> None:
+    """Wait until a change of the file can no longer hide behind the fingerprint `seen`. Call it before the first read.
+
+    The kernel stamps files by its tick (up to 10 ms), so a file that is rewritten within the tick of its last change
+    keeps its fingerprint. What is read once the ctime is `SETTLE_NS` old belongs to this fingerprint alone, or the
+    fingerprint will differ afterwards. A ctime in the future (clocks jump, a server's differs) waits once as long:
+    the clock that stamped it moves on meanwhile.
+    """
+    if (left := unsettled(seen)) > 0:
+        time.sleep(left / 1e9)
+
+
+def unsettled(seen: Fingerprint) -> int:
+    """Nanoseconds until `seen` has settled, 0 to `SETTLE_NS`."""
+    return min(max(seen.ctime_ns + SETTLE_NS - time.time_ns(), 0), SETTLE_NS)
+
+
+class Source:
+    """An open regular file. `fingerprint` is that of the open file, taken when it was opened."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `SourceError` as `fingerprint()` does."""
+        self.path = path
+        fingerprint(path)  # never opens a device, which may do something
+        try:
+            self._fd = _open(path)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        try:
+            self.fingerprint = _fingerprint_of(path, os.fstat(self._fd))
+        except BaseException:
+            self.close()
+            raise
+
+    def body(self, part: Part, *, on_bytes: OnBytes | None = None, whole: bool = False) -> ChunkBody:
+        """The bytes of one chunk. `whole` computes their SHA-256 too."""
+        return ChunkBody(self, part, on_bytes, whole)
+
+    def checksum(self, part: Part, on_bytes: OnBytes | None = None) -> str:
+        """XXH3-128 (hex) of the bytes of one chunk."""
+        hasher = xxhash.xxh3_128()
+        for piece in self.pieces(part.offset, part.size):
+            hasher.update(piece)
+            if on_bytes:
+                on_bytes(len(piece))
+        return hasher.hexdigest()
+
+    def digests(self, chunk_size: int, on_bytes: OnBytes | None = None) -> Digests:
+        """All digests in one pass over the size the file had when it was opened."""
+        whole, chunks = hashlib.sha256(), []
+        for offset in range(0, max(self.fingerprint.size, 1), chunk_size):
+            chunk = xxhash.xxh3_128()
+            for piece in self.pieces(offset, min(chunk_size, self.fingerprint.size - offset)):
+                whole.update(piece)
+                chunk.update(piece)
+                if on_bytes:
+                    on_bytes(len(piece))
+            chunks.append(chunk.hexdigest())
+        return Digests(f"sha256:{whole.hexdigest()}", chunks)
+
+    def pieces(self, offset: int, size: int) -> Iterator[memoryview]:
+        """Exactly `size` bytes from `offset`, in pieces of this thread's buffer: each is valid until the next. Raises
+        `SourceError`: `changed` where the file ends before, `unreadable` where it cannot be read."""
+        try:
+            for piece in pieces(self._fd, offset, size):
+                size -= len(piece)
+                yield piece
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        if size:
+            raise _changed(self.path)
+
+    def close(self) -> None:
+        """Repeatable."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class ChunkBody:
+    """A `target.Body` over a range of a source. One thread at a time iterates it, as often as it needs to."""
+
+    __slots__ = ("_hasher", "_on_bytes", "_part", "_sha", "_source", "_whole", "size")
+
+    def __init__(self, source: Source, part: Part, on_bytes: OnBytes | None, whole: bool) -> None:
+        self.size = part.size
+        self._source = source
+        self._part = part
+        self._on_bytes = on_bytes
+        self._whole = whole
+        self._hasher = xxhash.xxh3_128()
+        self._sha = hashlib.sha256() if whole else None
+
+    def __iter__(self) -> Iterator[memoryview]:
+        hasher = self._hasher = xxhash.xxh3_128()
+        sha = self._sha = hashlib.sha256() if self._whole else None
+        on_bytes = self._on_bytes
+        for piece in self._source.pieces(self._part.offset, self.size):
+            hasher.update(piece)
+            if sha:
+                sha.update(piece)
+            yield piece
+            if on_bytes:
+                on_bytes(len(piece))
+
+    @property
+    def checksum(self) -> str:
+        """XXH3-128 (hex) of the last iteration, which must have run to its end."""
+        return self._hasher.hexdigest()
+
+    @property
+    def whole(self) -> str:
+        """`sha256:hex` of the last iteration; only for a body made with `whole`."""
+        assert self._sha, "made without whole"
+        return f"sha256:{self._sha.hexdigest()}"
+
+
+def spool(stream: BinaryIO, path: Path, on_bytes: OnBytes | None = None) -> Fingerprint:
+    """Copy `stream` up to its end into a new, durable 0600 file. Raises `SourceError` where the stream cannot
+    be read and `Local` where the file cannot be written; nothing is left behind then."""
+    doing = "keep a copy of the standard input"
+    with local_io(doing):
+        fd = disk.open_private(path, os.O_WRONLY | os.O_TRUNC)
+    try:
+        while piece := _read_stream(stream):
+            with local_io(doing):
+                disk.write_all(fd, piece)
+            if on_bytes:
+                on_bytes(len(piece))
+        with local_io(doing):
+            disk.fsync(fd)
+            disk.fsync_dir(path.parent)
+        return _fingerprint_of(path, os.fstat(fd))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+    finally:
+        os.close(fd)
+
+
+def _read_stream(stream: BinaryIO) -> bytes:
+    try:
+        return stream.read(PIECE)
+    except OSError as error:
+        raise _unreadable(Path("-"), error) from error
+
+
+def _open(path: Path) -> int:
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_NONBLOCK)  # should a FIFO have taken its place: do not wait for a writer
+    except BlockingIOError:  # a lease (Samba oplock) is being broken: the plain open waits for it
+        return os.open(path, flags)
+
+
+def _fingerprint_of(path: Path, info: os.stat_result) -> Fingerprint:
+    if not stat.S_ISREG(info.st_mode):
+        kind = next((name for test, name in _OTHER_KINDS if test(info.st_mode)), "a special file")
+        raise SourceError(
+            f"{path} is {kind}, not a regular file.",
+            hint="Name a regular file; a stream can be sent with `-` as the source.",
+            reason="unreadable",
+        )
+    return Fingerprint(info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> SourceError:
+    """ValueError is what a path with a NUL byte gives."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError | ValueError):
+        return SourceError(f"{path} does not exist.", hint="Check the path.", reason="missing")
+    name = "The standard input" if path == Path("-") else str(path)
+    return SourceError(
+        f"{name} cannot be read: {error.strerror or error}.",
+        hint="Check its permissions and the disk it is on, then run the same command again.",
+        reason="unreadable",
+    )
+
+
+def _changed(path: Path) -> SourceError:
+    return SourceError(
+        f"{path} got shorter while it was sent.",
+        hint="Run the same command again once nothing writes to it.",
+        reason="changed",
+    )

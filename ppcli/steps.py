@@ -1,0 +1,177 @@
+"""The steps of a job: the facts that its journal records, one line each, and `manifest.apply` folds.
+
+`to_body` gives the text of a journal line, `from_record` takes a parsed one.
+`file` is the position of a file in the manifest, `chunk` the index of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from ppcli import records
+from ppcli.model import Action, Evidence, Fingerprint, JobState, Session, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a file or job stopped: the fields of an error, as they are kept."""
+
+    kind: str
+    reason: str | None
+    message: str
+    hint: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A session is about to be asked for."""
+
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    file: int
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Slots that are held: `slots[i]` is for `chunks[i]`."""
+
+    file: int
+    chunks: tuple[int, ...]
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    file: int
+    chunk: int
+    xxh3: str
+    etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    file: int
+    chunk: int
+    slot: Slot
+    xxh3: str
+    etag: str | None
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """These chunks (None: all) are planned again. `session_lost` forgets the session as well."""
+
+    file: int
+    chunks: tuple[int, ...] | None
+    reason: str
+    session_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Replanned:
+    """The source is another revision, or at another path. What is confirmed must be compared with it."""
+
+    file: int
+    path: str
+    fingerprint: Fingerprint
+    chunk_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Every chunk that is still confirmed has the bytes of the present source."""
+
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completing:
+    """All chunks are confirmed; the target is about to be asked to make the file visible."""
+
+    file: int
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """`sent` counts the bytes that went out for this file in this run; it is told, not kept."""
+
+    file: int
+    location: str
+    digest: str | None
+    action: Action
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    file: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class FileCancelled:
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobChanged:
+    """The job as a whole moves to `state`."""
+
+    state: JobState
+    failure: Failure | None = None
+
+
+Step: TypeAlias = (
+    Opening
+    | Opened
+    | Reserved
+    | Uploaded
+    | Confirmed
+    | Reset
+    | Replanned
+    | Compared
+    | Completing
+    | Completed
+    | Failed
+    | FileCancelled
+    | JobChanged
+)
+
+_KINDS: Mapping[str, type[Any]] = {
+    "opening": Opening,
+    "opened": Opened,
+    "reserved": Reserved,
+    "uploaded": Uploaded,
+    "confirmed": Confirmed,
+    "reset": Reset,
+    "replanned": Replanned,
+    "compared": Compared,
+    "completing": Completing,
+    "completed": Completed,
+    "failed": Failed,
+    "file_cancelled": FileCancelled,
+    "job_changed": JobChanged,
+}
+_WORDS = {cls: word for word, cls in _KINDS.items()}
+
+
+def to_body(seq: int, step: Step) -> str:
+    """The JSON text of a step, without its closing brace (see `journal.encode`)."""
+    return f'{{"seq":{seq},"step":"{_WORDS[type(step)]}",{records.dumps(records.plain(step))[1:-1]}'
+
+
+def from_record(record: Mapping[str, Any]) -> Step:
+    """The step of a journal record. Raises `ValueError` for an unknown or malformed one."""
+    kind = _KINDS.get(str(record.get("step")))
+    if kind is None:
+        raise ValueError(f"unknown step {record.get('step')!r}")
+    return cast(Step, records.build(kind, record))

@@ -1,0 +1,127 @@
+"""The interface every protocol implements: `Target` puts files there, `Store` lists, reads and removes them.
+
+A target makes one attempt per call and never loops; it says what happened by raising:
+
+- `Transient` (and `Doubt`, `Damaged`): the pipeline tries the same call again, within `--retries`;
+- `SessionLost`: the pipeline records a reset of the file's chunks and opens once more;
+- a `PpcliError`: final. `Rejected`, `Integrity` and `SourceError` end that file, every other kind halts the job.
+
+All methods may be called from several threads at once, for different chunks and files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from ppcli.model import FilePlan, Incomplete, Limits, Part, Receipt, Remote, Session, Slot, Survey
+
+PIECE = 1 << 20
+"""The largest run of bytes that a worker holds in memory at once."""
+
+
+class Body(Protocol):
+    """The bytes of one chunk. Each iteration starts at its first byte and gives pieces of at most `PIECE` bytes;
+    a piece is valid until the next one. May raise `SourceError` while it reads."""
+
+    @property
+    def size(self) -> int: ...
+
+    def __iter__(self) -> Iterator[memoryview]: ...
+
+    @property
+    def checksum(self) -> str:
+        """XXH3-128 (hex) of the bytes given by the last iteration, which must have run to its end."""
+        ...
+
+
+class Target(Protocol):
+    """Where files go. See the module's docstring for what its methods raise."""
+
+    @property
+    def url(self) -> str:
+        """The canonical URL of the place: what is stored in manifests and shown to users. Holds no secret."""
+        ...
+
+    def limits(self, size: int) -> Limits:
+        """What holds for a file of `size` bytes. Raises `Usage` or `Rejected` where it cannot be taken at all."""
+        ...
+
+    def find(self, name: str) -> Remote | None:
+        """The finished object under `name`, if there is one."""
+        ...
+
+    def digest(self, remote: Remote, *, fresh: bool = False) -> str | None:
+        """`sha256:hex` of the stored content: what the target recorded or computes, or a (cached) reading of it.
+        `fresh` reads it again. None where the target cannot say."""
+        ...
+
+    def open(self, file: FilePlan, old: Session | None, base: Remote | None) -> Session:
+        """Create a session, or reattach to `old`. `base` is the version it will replace. Raises `SessionLost` when
+        `old` is gone. Repeatable: what an earlier open of the same (job, key) left behind is taken over or swept."""
+        ...
+
+    def survey(self, session: Session, file: FilePlan, known: Sequence[Receipt]) -> Survey:
+        """What the session holds. `known` are the chunks that the manifest believes to be there; slots of this file
+        that are in neither are released."""
+        ...
+
+    def reserve(self, session: Session, file: FilePlan, parts: Sequence[Part]) -> Sequence[Slot]:
+        """One slot for each part, in order. A part that has a slot already (after a reset) may get the same again."""
+        ...
+
+    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot) -> Receipt | None:
+        """Keep or copy an unchanged chunk on the target's side: `part.checksum` is that of the new bytes. None where
+        `base` holds anything else."""
+        ...
+
+    def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
+        """Send the bytes of one chunk into its slot. On return they are durable, as far as the target can tell."""
+        ...
+
+    def confirm(self, session: Session, file: FilePlan, receipt: Receipt) -> Receipt:
+        """The receipt with its evidence. Raises `Damaged` when other bytes are found there."""
+        ...
+
+    def complete(self, session: Session, file: FilePlan, receipts: Sequence[Receipt], *, doubtful: bool) -> Remote:
+        """Make the file visible under its name, in one step, and only then release what it replaces. `doubtful`: an
+        earlier call may have succeeded, so ask first. With `file.immutable`, other content there is `Rejected`
+        (reason `exists`)."""
+        ...
+
+    def abort(self, session: Session | None, file: FilePlan) -> None:
+        """Free everything this file holds on the target, also what an `open` left whose reply was never recorded
+        (`session` None). Repeatable; an unknown session is no error."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Store(Protocol):
+    """A target whose content can be listed, read and removed."""
+
+    def list(self, prefix: str) -> Iterator[Remote]:
+        """Finished objects whose name starts with `prefix`, sorted by name."""
+        ...
+
+    def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
+        """The bytes from `offset` to the end, in pieces of at most `PIECE`; a piece is valid until the next. Raises
+        `Integrity` where what is stored is not what was confirmed."""
+        ...
+
+    def remove(self, names: Sequence[str]) -> Sequence[str]:
+        """Remove these names; gives back those that were there."""
+        ...
+
+    def incomplete(self) -> Iterator[Incomplete]:
+        """Uploads that were begun and never completed, whoever began them."""
+        ...
+
+    def discard(self, upload: Incomplete) -> None:
+        """Free what an incomplete upload holds."""
+        ...
+
+    def locate(self, location: str) -> str | None:
+        """The name that a location of this target stands for; None where it is not one."""
+        ...

@@ -1,0 +1,44 @@
+"""Which URL scheme is spoken by which module. A new protocol is one new file here and one line below.
+
+Each module has `connect(url, settings) -> Target`; it is imported only when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from ppcli.errors import Usage
+from ppcli.target import Target
+
+SCHEMES: Mapping[str, str] = {
+    "pads": "ppcli.targets.pads",
+    "file": "ppcli.targets.file",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a target may need besides its URL. `chunk_size` is the one asked for (bytes); `file_digest` gives the
+    `sha256:hex` of a local file from the digest cache, or reads it (`fresh=True`: always reads it)."""
+
+    data_dir: Path
+    config_dir: Path
+    file_digest: Callable[[Path, bool], str]
+    chunk_size: int | None = None
+
+
+class _Module(Protocol):
+    def connect(self, url: str, settings: Settings) -> Target: ...
+
+
+def connect(url: str, settings: Settings) -> Target:
+    """The target at a canonical URL. Raises `Usage` for an unknown scheme, listing the known ones."""
+    scheme = url.partition(":")[0].lower()
+    if scheme not in SCHEMES:
+        known = ", ".join(sorted(SCHEMES))
+        raise Usage(f"Unknown target scheme {scheme!r} in {url!r}.", hint=f"Known schemes: {known}.")
+    return cast(_Module, import_module(SCHEMES[scheme])).connect(url, settings)
