@@ -19,6 +19,7 @@ from ppcli.targets import SCHEMES
 STDIN = Path("-")
 """Stands for the standard input. A file of that name has the path `./-` made absolute."""
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SECRETS = re.compile(r"(?<=//)[^/@]*@|\?.*(?:sig|token|key|cred|passw).*", re.IGNORECASE)
 
 Excluded: TypeAlias = Callable[[str], bool]
@@ -98,8 +99,9 @@ def _named(source: str, request: PutRequest) -> Path:
         raise Usage("A SOURCE is empty.", hint="Check the variable that should hold it.")
     if source == "-":
         return STDIN
-    if source.partition(":")[0].lower() in SCHEMES and ":" in source and not os.path.lexists(source):
-        url = _SECRETS.sub("", source)
+    known = ":" in source and source.partition(":")[0].lower() in SCHEMES
+    if (known or _URL.match(source)) and not os.path.lexists(source):
+        url = _SECRETS.sub("", source).partition("#")[0]
         others = shlex.join(other for other in request.sources if other != source) or "SOURCE"
         raise Usage(
             f"{escape(url)} is a target, not a source.",

@@ -8,18 +8,19 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import platformdirs
 
-from ppcli.errors import Usage, local_error
+from ppcli.errors import Local, Usage, local_error
 
 DEFAULT_URL = "pads:"
 KEEP_JOBS_DAYS = 30.0
+_LONGEST_DAYS = 100_000
 _PATH_SIGN = re.compile(r"(/|\./|\.\./|~|\.$|\.\.$)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SIGNED = re.compile(
@@ -64,19 +65,25 @@ class Config:
             raise Usage(
                 f"{origin} is empty.", hint="Give a target, or leave it out to store on this computer.", reason="target"
             )
+        text = self.targets.get(text, text)
         if _PATH_SIGN.match(text):
-            return "file://" + quote(os.path.abspath(Path(text).expanduser()), safe="/")  # noqa: PTH100 - keeps links
+            return "file://" + quote(os.path.abspath(_expanded(text)), safe="/")  # noqa: PTH100 - keeps links
         if ":" not in text:
-            if text not in self.targets:
-                known = ", ".join(sorted(self.targets)) or "none"
-                raise Usage(
-                    f"There is no target named {text!r} in config.toml (known: {known}).",
-                    hint=f"For a directory write './{text}'.",
-                    reason="target",
-                )
-            text = self.targets[text]
+            known = ", ".join(sorted(self.targets)) or "none"
+            raise Usage(
+                f"There is no target named {text!r} in config.toml (known: {known}).",
+                hint=f"For a directory write './{text}'.",
+                reason="target",
+            )
         _refuse_secrets(text)
         return text
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise Usage(f"{text!r} names no home directory.", hint="Write the whole path.", reason="target") from error
 
 
 def _refuse_secrets(url: str) -> None:
@@ -101,9 +108,28 @@ def dirs(environ: Mapping[str, str] = os.environ) -> Dirs:
     if not os.environ.get("HOME"):
         os.environ.pop("HOME", None)  # an empty HOME would make every path relative; unset, the passwd entry counts
     return Dirs(
-        data=Path(os.path.abspath(data) if data else platformdirs.user_data_dir("ppcli", appauthor=False)),  # noqa: PTH100
-        config=Path(os.path.abspath(config) if config else platformdirs.user_config_dir("ppcli", appauthor=False)),  # noqa: PTH100
+        data=_directory(data, "PPCLI_DATA_DIR", platformdirs.user_data_dir),
+        config=_directory(config, "PPCLI_CONFIG_DIR", _config_dir),
     )
+
+
+def _config_dir(name: str, appauthor: Literal[False]) -> str:
+    """On macOS both directories would be one, and the key would be in what CI caches."""
+    usual = platformdirs.user_config_dir(name, appauthor)
+    return f"{usual}-config" if usual == platformdirs.user_data_dir(name, appauthor) else usual
+
+
+def _directory(given: str | None, variable: str, usual: Callable[..., str]) -> Path:
+    """Raises `Local` for a user without a home: a directory called `~` must not appear somewhere."""
+    if given:
+        return Path(os.path.abspath(given))  # noqa: PTH100 - keeps links
+    try:
+        path = Path(usual("ppcli", appauthor=False))
+    except RuntimeError:
+        path = Path()
+    if not path.is_absolute():
+        raise Local("This user has no home directory.", hint=f"Set HOME or {variable}.", reason="home")
+    return path
 
 
 def load(directory: Path) -> Config:
@@ -119,14 +145,22 @@ def load(directory: Path) -> Config:
         raise local_error(error, f"read {path}") from error
     return Config(
         default_target=_typed(raw, "default_target", str, None),
-        keep_jobs=float(_typed(raw, "keep_jobs", (int, float), KEEP_JOBS_DAYS)),
+        keep_jobs=_days(float(_typed(raw, "keep_jobs", (int, float), KEEP_JOBS_DAYS))),
         targets={name: _target_url(name, table) for name, table in _typed(raw, "targets", dict, {}).items()},
     )
 
 
+def _days(days: float) -> float:
+    if not 0 <= days <= _LONGEST_DAYS:
+        raise Usage(
+            f"keep_jobs in config.toml must be from 0 to {_LONGEST_DAYS} days.", hint="Mend it there.", reason="config"
+        )
+    return days
+
+
 def _target_url(name: str, table: Any) -> str:
     url = table.get("url") if isinstance(table, dict) else None
-    if not isinstance(url, str) or not _SCHEME.match(url):
+    if not isinstance(url, str) or not (_SCHEME.match(url) or _PATH_SIGN.match(url)):
         raise Usage(f'[targets.{name}] in config.toml needs url = "URL".', hint="Mend it there.", reason="config")
     return url
 

@@ -115,8 +115,11 @@ class Interrupted(PpcliError):
     kind = "interrupted"
     retryable = True
 
-    def __init__(self, exit_code: int, *, hint: str = "") -> None:
-        super().__init__("Stopped by a signal; everything confirmed is kept.", hint=hint)
+    def __init__(self, exit_code: int, *, job: bool) -> None:
+        """`job`: a job was under way, so that there is something to resume."""
+        kept = "; everything confirmed is kept" if job else ""
+        hint = "Run 'ppcli resume' to go on." if job else "Run the same command again."
+        super().__init__(f"Stopped by a signal{kept}.", hint=hint)
         self.exit_code = exit_code
 
 

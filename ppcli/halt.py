@@ -17,8 +17,9 @@ class Halt:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requested = threading.Event()
+        self._signalled: PpcliError | None = None
         self.error: PpcliError | None = None
-        self.abandoned = False
+        self._abandoned = threading.Event()
 
     @property
     def requested(self) -> bool:
@@ -31,13 +32,17 @@ class Halt:
                 self.error = error
         self._requested.set()
 
+    def signal(self, error: PpcliError) -> None:
+        """Request a stop from a signal handler, which must take no lock: the main thread's next `wait` sees it."""
+        self._signalled = error
+
     def abandon(self) -> None:
         """Calls in flight end at their next piece of data."""
-        self.abandoned = True
+        self._abandoned.set()
 
-    def check(self) -> None:
-        """Raise `Stopped` when calls in flight are to be left."""
-        if self.abandoned:
+    def check(self, delay: float = 0.0) -> None:
+        """Raise `Stopped` when calls in flight are to be left, at the latest after `delay` seconds."""
+        if self._abandoned.wait(delay) if delay > 0 else self._abandoned.is_set():
             raise Stopped
 
     def sleep(self, seconds: float) -> None:
@@ -47,4 +52,8 @@ class Halt:
 
     def wait(self, seconds: float) -> bool:
         """Wait for a stop; True when it is requested."""
-        return self._requested.wait(seconds)
+        stop = self._requested.wait(seconds)
+        if self._signalled is not None and not stop:
+            self.request(self._signalled)
+            return True
+        return stop

@@ -10,7 +10,6 @@ manifest agree, and lines up to the manifest's seq are old news.
 from __future__ import annotations
 
 import contextlib
-import gc
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -18,14 +17,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ppcli import disk, journal, lock, manifest, steps, summary
-from ppcli.errors import Corrupt, NotFound, Usage, local_error, local_io
+from ppcli import disk, jobfiles, journal, lock, manifest, steps, summary
+from ppcli.errors import NotFound, Usage, local_error, local_io
+from ppcli.jobfiles import JOURNAL, LOCK, MANIFEST, SPOOL, SUMMARY
 from ppcli.journal import Journal
 from ppcli.lock import Lock
 from ppcli.manifest import Manifest
 from ppcli.summary import Summary
 
-MANIFEST, JOURNAL, SUMMARY, LOCK, SPOOL, LOG = "manifest.json", "journal.jsonl", "summary.json", "lock", "spool", "log"
 _DRAFT = ".new-"
 _LOCK_PATIENCE = 30.0
 
@@ -49,8 +48,14 @@ class Job:
         return self.directory / SPOOL
 
     def record(self, *facts: steps.Step) -> None:
-        """Make steps durable and fold them in; for whoever holds the job while no pipeline runs."""
-        seq = self.manifest.seq
+        """Make steps durable and fold them in. Raises `ValueError`, with nothing written, for a state that the job
+        cannot move to."""
+        seq, state = self.manifest.seq, self.manifest.state
+        for fact in facts:
+            if isinstance(fact, steps.JobChanged):
+                if fact.state is not state and not state.may_become(fact.state):
+                    raise ValueError(f"{state} does not become {fact.state}")
+                state = fact.state
         self.journal.append([journal.encode(steps.to_body(seq + n, fact)) for n, fact in enumerate(facts, 1)])
         for n, fact in enumerate(facts, 1):
             manifest.apply(self.manifest, seq + n, fact)
@@ -58,7 +63,8 @@ class Job:
     def fold(self) -> int:
         """Write the manifest as it stands and empty the journal; gives the manifest's size in bytes."""
         self.manifest.updated = manifest.now()
-        size = _write(self.directory, self.manifest)
+        with local_io("write the manifest"):
+            size = jobfiles.write(self.directory, self.manifest)
         self.journal.restart()
         return size
 
@@ -90,7 +96,7 @@ class Draft:
     def commit(self, plan: Manifest) -> Job:
         """Make the job real, in one rename."""
         with local_io("write the manifest"):
-            _write(self._directory, plan)
+            jobfiles.write(self._directory, plan)
         Journal(self._directory / JOURNAL, 0).close()
         final = self._jobs / self.id
         with local_io("create a job"):
@@ -166,12 +172,12 @@ class JobStore:
     def peek(self, job: str) -> Manifest:
         """The manifest with its journal applied, without holding the job. Raises `Corrupt`."""
         directory = self.directory / job
-        for _ in range(5):  # a fold between the two reads leaves a gap; then both are read again
-            plan = _read_manifest(directory)
-            reading = journal.read(directory / JOURNAL)
-            if not reading.records or reading.records[0]["seq"] <= plan.seq + 1:
-                break
-        _replay(plan, reading)
+        reading = journal.read(directory / JOURNAL)  # first: a fold in between leaves lines that are old news, no gap
+        plan = jobfiles.read(directory)
+        jobfiles.replay(plan, reading)
+        if reading.records:
+            with contextlib.suppress(OSError):
+                plan.updated = manifest.timestamp((directory / JOURNAL).stat().st_mtime)
         return plan
 
     def open(self, job: str, wait: float = 0.0) -> Job:
@@ -182,15 +188,16 @@ class JobStore:
         guard = Lock(directory / LOCK)
         guard.acquire(f"Job {job}", wait)
         try:
-            plan = _read_manifest(directory)
+            plan = jobfiles.read(directory)
             reading = journal.read(directory / JOURNAL)
-            sound = _replay(plan, reading)
+            sound = jobfiles.replay(plan, reading)
             notices = []
             if not sound or reading.damaged:
-                kept = disk.set_aside(directory / JOURNAL)
+                with local_io("set a damaged journal aside"):
+                    kept = disk.set_aside(directory / JOURNAL)
                 notices.append(f"The journal of job {job} was damaged; it was set aside as {kept.name}.")
                 with local_io("write the manifest"):
-                    _write(directory, plan)
+                    jobfiles.write(directory, plan)
                 reading.sound = 0
             return Job(directory, guard, plan, Journal(directory / JOURNAL, reading.sound), notices)
         except BaseException:
@@ -209,12 +216,24 @@ class JobStore:
         directory = self.directory / job
         guard = Lock(directory / LOCK)
         guard.acquire(f"Job {job}")
-        with local_io("write the manifest"):
-            for name in (MANIFEST, JOURNAL):
-                if (directory / name).exists():
-                    disk.set_aside(directory / name)
-            _write(directory, plan)
-        return Job(directory, guard, plan, Journal(directory / JOURNAL, 0), [])
+        try:
+            with local_io("write the manifest"):
+                for name in (MANIFEST, JOURNAL):
+                    if (directory / name).exists():
+                        disk.set_aside(directory / name)
+                jobfiles.write(directory, plan)
+            return Job(directory, guard, plan, Journal(directory / JOURNAL, 0), [])
+        except BaseException:
+            guard.release()
+            raise
+
+    def retire(self, job: str) -> Path:
+        """Put a job that can be neither read nor rebuilt out of the way; gives where it is kept."""
+        kept = self.directory / f".corrupt-{job}"
+        with local_io(f"set {job} aside"):
+            (self.directory / job).rename(kept)
+            disk.fsync_dir(self.directory)
+        return kept
 
     def prune(self, keep_days: float) -> None:
         """Remove finished jobs that ended more than `keep_days` ago, and drafts that nobody holds."""
@@ -235,68 +254,3 @@ class JobStore:
         with contextlib.suppress(OSError):
             (self.directory / job).rename(hidden)
             shutil.rmtree(hidden)
-
-
-def _write(directory: Path, plan: Manifest) -> int:
-    size = 0
-
-    def counted() -> Iterator[bytes]:
-        nonlocal size
-        for piece in manifest.to_json(plan):
-            size += len(piece)
-            yield piece
-
-    disk.write_atomic(directory / SUMMARY, [summary.to_json(summary.summarize(plan))])
-    disk.write_atomic(directory / MANIFEST, counted())
-    return size
-
-
-def _read_manifest(directory: Path) -> Manifest:
-    try:
-        data = (directory / MANIFEST).read_bytes()
-    except FileNotFoundError:
-        raise _corrupt(directory) from None
-    except OSError as error:
-        raise local_error(error, f"read {directory / MANIFEST}") from error
-    with _without_gc():
-        try:
-            plan = manifest.from_json(data)
-        except (ValueError, RecursionError) as error:
-            raise _corrupt(directory) from error
-    return plan
-
-
-def _corrupt(directory: Path) -> Corrupt:
-    return Corrupt(
-        f"The manifest of job {directory.name} cannot be read.",
-        hint=f"Run the same put again to rebuild it; the damaged file stays in {directory}.",
-        reason="manifest",
-    )
-
-
-def _replay(plan: Manifest, reading: journal.Reading) -> bool:
-    """Apply the records that are new to the manifest; False when one does not fit (what came before it is applied)."""
-    with _without_gc():
-        for record in reading.records:
-            seq = record["seq"]
-            if seq <= plan.seq:
-                continue
-            if seq != plan.seq + 1:
-                return False
-            try:
-                manifest.apply(plan, seq, steps.from_record(record))
-            except (ValueError, IndexError):
-                return False
-    return True
-
-
-@contextmanager
-def _without_gc() -> Iterator[None]:
-    """Building 100,000 records makes the collector walk them again and again, and there is nothing to collect."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

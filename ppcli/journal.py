@@ -113,11 +113,14 @@ class Journal:
         """Replace the file by an empty one, in one step."""
         if self._broken:
             raise self._broken
-        with local_io(f"replace {self.path}"):
+        try:
             disk.write_atomic(self.path, ())
-            os.close(self._fd)
-            self._fd = disk.open_private(self.path, os.O_WRONLY)
-        self.size = 0
+            fd = disk.open_private(self.path, os.O_WRONLY)
+        except OSError as error:
+            self._broken = local_error(error, f"replace {self.path}")
+            raise self._broken from error
+        os.close(self._fd)
+        self._fd, self.size = fd, 0
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -181,7 +181,8 @@ def _apply_to_file(manifest: Manifest, file: FileEntry, step: Step) -> None:
         case steps.Failed():
             file.state, file.failure = JobState.FAILED, step.failure
         case steps.FileCancelled():
-            file.state, file.session = JobState.CANCELLED, None
+            _apply_to_chunks(manifest, file, steps.Reset(step.file, None, "cancelled", session_lost=True))
+            file.state = JobState.CANCELLED
 
 
 def _replan(manifest: Manifest, file: FileEntry, step: steps.Replanned) -> None:
@@ -242,7 +243,9 @@ def from_json(data: bytes) -> Manifest:
     if not isinstance(record, dict) or record.get("format") != FORMAT or not isinstance(record.get("files"), list):
         raise ValueError(f"not a {FORMAT}")
     for file in record["files"]:
-        source = file.pop("source") if isinstance(file, dict) and isinstance(file.get("source"), dict) else {}
+        if not isinstance(file, dict) or not isinstance(file.get("source"), dict):
+            raise ValueError("a file without a source")
+        source = file.pop("source")
         file["path"] = source.pop("path", None)
         file["fingerprint"] = None if source.get("inode") is None else source
     manifest = records.build(Manifest, {key: value for key, value in record.items() if key != "totals"})

@@ -17,13 +17,14 @@ class _Buffers(threading.local):
 _buffers = _Buffers()
 
 
-def pieces(fd: int, offset: int, size: int) -> Iterator[memoryview]:
-    """`size` bytes from `offset`, fewer where the file ends before, in pieces of at most `PIECE`. Reads are positional,
-    so any number of threads may read one file at once. Each thread has one buffer for good: a piece is valid until the
-    next one that this thread reads, from whatever file. Errors are plain OSErrors."""
-    buffer = _buffers.view
+def pieces(fd: int, offset: int, size: int, piece: int = PIECE) -> Iterator[memoryview]:
+    """`size` bytes from `offset`, fewer where the file ends before, in pieces of at most `piece` (<= `PIECE`).
+
+    Reads are positional, so any number of threads may read one file at once. Each thread has one buffer for good: a
+    piece is valid until the next one that this thread reads, from whatever file. Errors are plain OSErrors."""
+    buffer = _buffers.view if piece == PIECE else _buffers.view[:piece]
     while size:
-        window = buffer[:size] if size < PIECE else buffer
+        window = buffer[:size] if size < piece else buffer
         got = os.preadv(fd, (window,), offset)
         if not got:
             return

@@ -6,6 +6,8 @@ from ppcli.errors import Rejected, Usage
 from ppcli.model import Chunk, Limits
 
 SANE_CHUNKS = 10_000
+USUAL_CHUNK_SIZE = 8 << 20
+"""Bytes; what most targets would choose, for a plan that is made while the target cannot be asked."""
 
 
 def chunk_size(size: int, limits: Limits, wanted: int | None = None) -> int:
@@ -45,6 +47,12 @@ def _checked(size: int, limits: Limits, wanted: int) -> int:
             hint=f"Use at least {least} bytes, or leave --chunk-size out.",
         )
     return wanted
+
+
+def fits(size: int, chunk: int, limits: Limits) -> bool:
+    """May a file of `size` bytes be cut into chunks of `chunk` bytes?"""
+    few = limits.max_chunks is None or chunk_count(size, chunk) <= limits.max_chunks
+    return few and limits.chunk_min <= chunk <= limits.chunk_max
 
 
 def chunk_count(size: int, chunk: int) -> int:

@@ -37,6 +37,16 @@ def plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
+def members(value: Any) -> str:
+    """The JSON text of a dataclass without its braces: what `dumps(plain(value))` gives, at a third of the time where
+    the fields are plain values."""
+    _, get, nested = _layout(value.__class__)
+    if nested:
+        return dumps(plain(value))[1:-1]
+    values = get(value)
+    return _template(value.__class__) % tuple([_TEXT.get(type(one), dumps)(one) for one in values])
+
+
 def names(cls: Any) -> tuple[str, ...]:
     """The field names of a dataclass, in order."""
     return _layout(cls)[0]
@@ -66,6 +76,19 @@ def _layout(cls: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]
     many = attrgetter(*words)
     get = many if len(words) > 1 else lambda value: (many(value),)
     return words, get, tuple(word for word in words if not _scalar(hints[word]))
+
+
+@cache
+def _template(cls: Any) -> str:
+    return ",".join(f'"{word}":%s' for word in _layout(cls)[0])
+
+
+_TEXT: Mapping[type, Callable[[Any], str]] = {
+    int: int.__repr__,
+    str: json.encoder.encode_basestring_ascii,
+    types.NoneType: lambda _: "null",
+    bool: lambda value: "true" if value else "false",
+}
 
 
 def _scalar(hint: Any) -> bool:

@@ -91,9 +91,11 @@ class Source:
             self.close()
             raise
 
-    def body(self, part: Part, *, on_bytes: OnBytes | None = None, whole: bool = False) -> ChunkBody:
-        """The bytes of one chunk. `whole` computes their SHA-256 too."""
-        return ChunkBody(self, part, on_bytes, whole)
+    def body(
+        self, part: Part, *, on_bytes: OnBytes | None = None, whole: bool = False, piece: int = PIECE
+    ) -> ChunkBody:
+        """The bytes of one chunk, `piece` bytes at a time. `whole` computes their SHA-256 too."""
+        return ChunkBody(self, part, on_bytes, whole, piece)
 
     def checksum(self, part: Part, on_bytes: OnBytes | None = None) -> str:
         """XXH3-128 (hex) of the bytes of one chunk."""
@@ -117,13 +119,13 @@ class Source:
             chunks.append(chunk.hexdigest())
         return Digests(f"sha256:{whole.hexdigest()}", chunks)
 
-    def pieces(self, offset: int, size: int) -> Iterator[memoryview]:
+    def pieces(self, offset: int, size: int, piece: int = PIECE) -> Iterator[memoryview]:
         """Exactly `size` bytes from `offset`, in pieces of this thread's buffer: each is valid until the next. Raises
         `SourceError`: `changed` where the file ends before, `unreadable` where it cannot be read."""
         try:
-            for piece in pieces(self._fd, offset, size):
-                size -= len(piece)
-                yield piece
+            for got in pieces(self._fd, offset, size, piece):
+                size -= len(got)
+                yield got
         except OSError as error:
             raise _unreadable(self.path, error) from error
         if size:
@@ -145,14 +147,15 @@ class Source:
 class ChunkBody:
     """A `target.Body` over a range of a source. One thread at a time iterates it, as often as it needs to."""
 
-    __slots__ = ("_hasher", "_on_bytes", "_part", "_sha", "_source", "_whole", "size")
+    __slots__ = ("_hasher", "_on_bytes", "_part", "_piece", "_sha", "_source", "_whole", "size")
 
-    def __init__(self, source: Source, part: Part, on_bytes: OnBytes | None, whole: bool) -> None:
+    def __init__(self, source: Source, part: Part, on_bytes: OnBytes | None, whole: bool, piece: int) -> None:
         self.size = part.size
         self._source = source
         self._part = part
         self._on_bytes = on_bytes
         self._whole = whole
+        self._piece = piece
         self._hasher = xxhash.xxh3_128()
         self._sha = hashlib.sha256() if whole else None
 
@@ -160,7 +163,7 @@ class ChunkBody:
         hasher = self._hasher = xxhash.xxh3_128()
         sha = self._sha = hashlib.sha256() if self._whole else None
         on_bytes = self._on_bytes
-        for piece in self._source.pieces(self._part.offset, self.size):
+        for piece in self._source.pieces(self._part.offset, self.size, self._piece):
             hasher.update(piece)
             if sha:
                 sha.update(piece)

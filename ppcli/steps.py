@@ -166,7 +166,7 @@ _WORDS = {cls: word for word, cls in _KINDS.items()}
 
 def to_body(seq: int, step: Step) -> str:
     """The JSON text of a step, without its closing brace (see `journal.encode`)."""
-    return f'{{"seq":{seq},"step":"{_WORDS[type(step)]}",{records.dumps(records.plain(step))[1:-1]}'
+    return f'{{"seq":{seq},"step":"{_WORDS[type(step)]}",{records.members(step)}'
 
 
 def from_record(record: Mapping[str, Any]) -> Step:

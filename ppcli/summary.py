@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from ppcli import records
-from ppcli.manifest import Manifest, evidence
+from ppcli.manifest import JobOptions, Manifest, evidence
 from ppcli.model import ChunkState, Evidence, JobState
 from ppcli.steps import Failure
 
@@ -45,6 +45,7 @@ class Summary:
     expires_at: float | None
     failure: Failure | None
     wanted: tuple[Wanted, ...]
+    options: JobOptions
 
     @property
     def chunks(self) -> int:
@@ -74,6 +75,7 @@ def summarize(manifest: Manifest) -> Summary:
         evidence=evidence(manifest),
         expires_at=min(expiries, default=None),
         failure=manifest.failure,
+        options=manifest.options,
         wanted=() if manifest.state.finished else tuple(Wanted(f.name, f.path) for f in open_files),
     )
 

@@ -94,6 +94,10 @@ class Target(Protocol):
         (`session` None). Repeatable; an unknown session is no error."""
         ...
 
+    def notices(self) -> Sequence[str]:
+        """What was found damaged on the target and mended since it was opened, a sentence each, for a warning."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -127,6 +127,9 @@ class MemoryTarget:
         with self._call("abort", file.name, None):
             self.uploads.pop(session.id, None)
 
+    def notices(self) -> Sequence[str]:
+        return ()
+
     def close(self) -> None:
         pass
 

@@ -19,6 +19,7 @@ LAYERS = [
     ["targets"],
     ["pads", "groupsync"],
     ["jobs", "config", "digests"],
+    ["jobfiles"],
     ["source", "retry", "names", "lock"],
     ["pieces"],
     ["summary", "journal"],

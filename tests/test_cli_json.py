@@ -81,7 +81,7 @@ def test_quiet_keeps_results_failures_and_warnings() -> None:
     ("error", "code", "kind"),
     [
         (Rejected("Too large.", hint="Split it.", reason="too_large"), 5, "rejected"),
-        (Interrupted(143), 143, "interrupted"),
+        (Interrupted(143, job=True), 143, "interrupted"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ZeroDivisionError("by zero"), 1, "internal"),
     ],

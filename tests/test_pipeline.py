@@ -16,7 +16,8 @@ from ppcli import journal, pipeline, steps
 from ppcli.errors import Credentials, Doubt, Integrity, Local, Rejected, SessionLost, Temporary, Transient
 from ppcli.events import ChunkConfirmed, FileCompleted, Retrying
 from ppcli.halt import Halt
-from ppcli.jobs import JOURNAL, Job
+from ppcli.jobfiles import JOURNAL
+from ppcli.jobs import Job
 from ppcli.manifest import Manifest
 from ppcli.model import Action, ChunkState, JobState
 

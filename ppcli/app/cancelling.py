@@ -9,10 +9,11 @@ from ppcli.app.workplace import Workplace
 from ppcli.errors import Busy, PpcliError, Usage
 from ppcli.events import JobFinished, Result
 from ppcli.jobs import Job
+from ppcli.manifest import Manifest
 from ppcli.model import FilePlan, JobState
 from ppcli.requests import CancelRequest
 from ppcli.retry import Step
-from ppcli.target import Store
+from ppcli.target import Store, Target
 
 
 def cancel(place: Workplace, request: CancelRequest) -> Result:
@@ -58,23 +59,27 @@ def _question(job: Job) -> str:
 
 def cancel_job(place: Workplace, job: Job) -> None:
     """Abort every session of a job that this process holds, mark it cancelled and close it."""
-    plan = job.manifest
+    plan, cancelled = job.manifest, []
     target = place.target(plan.target)
     try:
         for index, entry in enumerate(plan.files):
-            if entry.state is JobState.INITIATED or entry.state.finished or entry.fingerprint is None:
+            if entry.state.finished or entry.fingerprint is None:
                 continue
-            file = FilePlan(
-                plan.job, index, entry.name, entry.size, 0.0, entry.chunk_size, len(entry.chunks), entry.digest
-            )
-            session = entry.session
-            place.call(Step.ABORT, entry.name, lambda session=session, file=file: target.abort(session, file))  # type: ignore[misc]
-            job.record(steps.FileCancelled(index))
-        job.record(steps.JobChanged(JobState.CANCELLED))
+            if entry.state is not JobState.INITIATED or not target.limits(entry.size).open_leaves_trace:
+                _abort(place, target, plan, index)
+            cancelled.append(steps.FileCancelled(index))
+        # Aborting is repeatable, so nothing is said before everything is free: a cancel cut short is no cancel at all.
+        job.record(*cancelled, steps.JobChanged(JobState.CANCELLED))
         job.fold()
     finally:
         job.close()
     place.listener.hear(JobFinished(job.id, JobState.CANCELLED, 0))
+
+
+def _abort(place: Workplace, target: Target, plan: Manifest, index: int) -> None:
+    entry = plan.files[index]
+    file = FilePlan(plan.job, index, entry.name, entry.size, 0.0, entry.chunk_size, len(entry.chunks), entry.digest)
+    place.call(Step.ABORT, entry.name, lambda: target.abort(entry.session, file))
 
 
 def _cancel_incomplete(place: Workplace, request: CancelRequest) -> Result:
@@ -90,13 +95,14 @@ def _cancel_incomplete(place: Workplace, request: CancelRequest) -> Result:
     found = list(target.incomplete())
     if found and not request.yes and place.ask(f"Free {len(found)} incomplete uploads at {target.url}?") is False:
         return place.done(target=target.url)
-    known = set(place.jobs.ids())
-    for job_id in dict.fromkeys(upload.job for upload in found if upload.job in known):
-        assert job_id is not None
+    known, busy = set(place.jobs.ids()), set()
+    for job_id in dict.fromkeys(upload.job for upload in found):
         try:
-            _cancel_one(place, job_id, yes=True)
-        except Busy as busy:
-            place.warn("busy", busy.message, job_id)
-    for upload in [one for one in found if one.job not in known]:
+            if job_id in known:
+                _cancel_one(place, job_id, yes=True)
+        except Busy as running:
+            place.warn("busy", running.message, job_id)
+            busy.add(job_id)
+    for upload in [one for one in target.incomplete() if one.job not in busy]:
         target.discard(upload)
     return place.done(target=target.url)

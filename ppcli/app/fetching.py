@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import xxhash
@@ -13,7 +14,7 @@ import xxhash
 from ppcli import disk
 from ppcli.app.objects import not_found, store_of
 from ppcli.app.workplace import Workplace
-from ppcli.errors import Integrity, Rejected, Usage, local_io
+from ppcli.errors import Integrity, Rejected, Usage, local_error, local_io
 from ppcli.events import FileCompleted, Result
 from ppcli.model import Action, Evidence, Remote
 from ppcli.names import safe_relative
@@ -38,7 +39,7 @@ def get(place: Workplace, request: GetRequest) -> Result:
         size = fetch.to_stdout(remote)
     else:
         size = fetch.to_file(remote, fetch.destination(remote.name))
-    return place.done(target=target.url, files=1, size=size)
+    return fetch.result(1, size)
 
 
 class _Fetch:
@@ -49,6 +50,12 @@ class _Fetch:
         self._request = request
         self._target = target
         self._store = store
+        self._unchanged: list[int] = []
+
+    def result(self, files: int, size: int) -> Result:
+        """`size` bytes were read for `files` objects."""
+        done = self._place.done(target=self._target.url, files=files, size=size)
+        return replace(done, files_unchanged=len(self._unchanged), bytes_skipped=sum(self._unchanged))
 
     def destination(self, name: str) -> Path:
         """Where a single object goes: DEST, or below it where it is a directory, or `./LASTPART`."""
@@ -73,14 +80,16 @@ class _Fetch:
             count += 1
         if not count:
             raise not_found(prefix or name, self._target)
-        return self._place.done(target=self._target.url, files=count, size=size)
+        return self.result(count, size)
 
     def to_stdout(self, remote: Remote) -> int:
         digest = hashlib.sha256()
+        size = 0
         for piece in self._store.read(remote, 0):
             digest.update(piece)
-            sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
+            if not _print(piece):  # a reader that had enough is no failure
+                return size
+            size += len(piece)
         self._check(remote, f"sha256:{digest.hexdigest()}")
         return remote.size
 
@@ -89,12 +98,14 @@ class _Fetch:
         expected = self._target.digest(remote)
         if path.is_symlink() or path.exists():
             if path.is_file() and path.stat().st_size == remote.size and self._has(path, expected):
+                self._unchanged.append(remote.size)
                 self._tell(remote, path, Action.UNCHANGED, 0)
                 return 0
             if not self._request.force:
                 raise _exists(path)
-        with local_io(f"create {path.parent}"):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if self._request.recursive:
+            with local_io(f"create {path.parent}"):
+                path.parent.mkdir(parents=True, exist_ok=True)
         partial = _partial(path, remote, expected)
         begun = partial.stat().st_size if partial.is_file() else 0
         with local_io(f"write {path}"):
@@ -134,6 +145,18 @@ class _Fetch:
             None, remote.name, remote.location, remote.size, str(path), remote.digest, action, size, Evidence.CONTENT
         )
         self._place.listener.hear(told)
+
+
+def _print(piece: memoryview | bytes) -> bool:
+    """Write to stdout at once; False where nobody reads it any more. Raises `Local` where it cannot be written."""
+    try:
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        return False
+    except OSError as error:
+        raise local_error(error, "write to stdout") from error
+    return True
 
 
 def _partial(path: Path, remote: Remote, digest: str | None) -> Path:
@@ -176,7 +199,11 @@ def _stay_below(root: Path, path: Path) -> None:
 
 
 def _exists(path: Path) -> Rejected:
-    return Rejected(f"{path} is there already.", hint="Use --force to replace it, or give DEST.", reason="exists")
+    return Rejected(
+        f"{path} is there already, with other content.",
+        hint="Use --force to replace it, or give another DEST.",
+        reason="exists",
+    )
 
 
 def _damaged(remote: Remote) -> Integrity:

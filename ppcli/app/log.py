@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
 from dataclasses import fields
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import IO
 
 from ppcli import disk
 from ppcli.events import ChunkConfirmed, Event, Listener, ReservationProgress, UploadProgress, WarningRaised
-from ppcli.jobs import LOG
+from ppcli.jobfiles import LOG
 
 _SIZE = 1 << 20
 _QUIET = (ChunkConfirmed, ReservationProgress, UploadProgress)
@@ -44,6 +45,11 @@ class JobLog:
 
     def tick(self) -> None:
         self._listener.tick()
+
+    def bug(self, error: BaseException) -> None:
+        """Write the traceback of a bug."""
+        said = "".join(traceback.format_exception(error))
+        self._handler.handle(logging.makeLogRecord({"msg": "%s", "args": (said,)}))
 
     def warn(self, job: str, code: str, message: str) -> None:
         self.hear(WarningRaised(job, code, message))

@@ -7,9 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ppcli import steps
 from ppcli.app.workplace import Workplace
 from ppcli.collect import Found
-from ppcli.errors import Corrupt
+from ppcli.errors import Busy, Corrupt
+from ppcli.model import JobState
 from ppcli.summary import Summary
 
 
@@ -34,11 +36,31 @@ def match(place: Workplace, target: str, files: Sequence[Found]) -> list[Match]:
     matches = []
     for found in files:
         job = by_source.get((found.name, str(found.path)))
-        if job is None and len(by_name.get(found.name, ())) == 1:
+        if job is None and found.error is None and len(by_name.get(found.name, ())) == 1:
             (job,) = by_name[found.name]
         if job is not None:
             matches.append(Match(found, job))
     return sorted(matches, key=lambda one: order.index(one.job)) if len(order) > 1 else matches
+
+
+def settle_ended(place: Workplace) -> None:
+    """Jobs that were killed between their last file and their own end have nothing left to do: mark them completed."""
+    for job_id in place.jobs.ids():
+        try:
+            summary = place.jobs.summary(job_id)
+            if summary.wanted or summary.state.finished:
+                continue
+            job = place.jobs.open(job_id)
+        except (Busy, Corrupt):
+            continue
+        ended = [steps.JobChanged(JobState.UPLOADING), steps.JobChanged(JobState.COMPLETED)]
+        try:
+            plan = job.manifest
+            if not plan.state.finished and all(entry.state is JobState.COMPLETED for entry in plan.files):
+                job.record(*ended)
+                job.fold()
+        finally:
+            job.close()
 
 
 def _unfinished(place: Workplace, target: str) -> Iterator[Summary]:

@@ -65,8 +65,7 @@ def list_objects(place: Workplace, request: ListRequest) -> Result:
         return place.done(target=target.url)
     for remote in store.list(prefix):
         since = None if remote.modified is None else timestamp(remote.modified)
-        digest = target.digest(remote) if remote.digest is None else remote.digest
-        place.listener.hear(ObjectListed(remote.name, remote.size, digest, since))
+        place.listener.hear(ObjectListed(remote.name, remote.size, remote.digest, since))
     return place.done(target=target.url)
 
 

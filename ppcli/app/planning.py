@@ -81,14 +81,24 @@ class Examiner:
         return plan_file(self._target, found.name, source, seen, self._wanted)
 
     def unseen(self, found: Found, path: Path) -> FileEntry:
-        """The plan for a file without asking the target."""
+        """The plan for a file without asking the target; its chunk size is looked at again when it is opened."""
         source = str(found.path)
-        if found.error is not None:
-            return self._failed(found, source, None, found.error)
+        chunk_size = self._wanted or planner.USUAL_CHUNK_SIZE
         try:
-            return plan_file(self._target, found.name, source, fingerprint(path), self._wanted)
+            if found.error is not None:
+                raise found.error
+            seen = fingerprint(path)
         except SourceError as error:
-            return self._failed(found, source, None, error)
+            return FileEntry(
+                found.name,
+                source,
+                None,
+                chunk_size,
+                planner.plan_chunks(0, chunk_size),
+                state=JobState.FAILED,
+                failure=failure(error),
+            )
+        return FileEntry(found.name, source, seen, chunk_size, planner.plan_chunks(seen.size, chunk_size))
 
     def _same(self, path: Path, seen: Fingerprint, remote: Remote) -> str | None:
         """The digest that source and remote share; None where they differ or it cannot be proved."""

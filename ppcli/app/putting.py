@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from ppcli import planner, source, steps
 from ppcli.app.cancelling import cancel_job
-from ppcli.app.matching import Match, match
+from ppcli.app.matching import Match, match, settle_ended
 from ppcli.app.planning import Examiner, Unchanged, unreadable
 from ppcli.app.rebuilding import reopen
 from ppcli.app.running import Runs, files_error, result, revive, run_job
@@ -38,10 +40,13 @@ class _Put:
     def __init__(self, place: Workplace, request: PutRequest) -> None:
         self._place = place
         self._request = request
-        self._target = place.target(place.choose_to_store(request.to), request.chunk_size)
+        chosen = place.config.place(request.to)
+        self._target = place.target(chosen.url, request.chunk_size)
         if request.chunk_size is not None:
             planner.chunk_size(0, self._target.limits(0), request.chunk_size)
-        collected = collect(request, sys.stdin.buffer)
+        collected = collect(request, _stdin())
+        if chosen.by_default:
+            self._tell_default()
         self._tell_skipped(collected)
         self._files = tuple(_real(found) for found in collected.files)
         self._draft: Draft | None = None
@@ -55,10 +60,19 @@ class _Put:
         with self._spooled():
             if self._request.dry_run:
                 return self._dry_run()
+            settle_ended(self._place)
             self._place.jobs.prune(self._place.config.keep_jobs)
             if self._request.fresh:
                 self._cancel_matches()
             return self._run_jobs(self._decide())
+
+    def _tell_default(self) -> None:
+        """Nobody chose a target: an unset variable must not look like an upload."""
+        self._place.warn(
+            "default_target",
+            f"No target was chosen: stored on this computer only, in {self._place.dirs.data / 'pads'}. "
+            "To store elsewhere, give --to TARGET or set PPCLI_TARGET.",
+        )
 
     def _tell_skipped(self, collected: Collected) -> None:
         for skipped in collected.skipped:
@@ -72,7 +86,7 @@ class _Put:
         try:
             if any(found.path == STDIN for found in self._files):
                 self._draft = self._place.jobs.draft()
-                source.spool(sys.stdin.buffer, self._draft.spool)
+                source.spool(_stdin(), self._draft.spool)
             yield
         finally:
             if self._draft is not None:
@@ -88,7 +102,11 @@ class _Put:
     def _cancel_matches(self) -> None:
         """`--fresh`: unfinished work on the same files is cancelled first."""
         for job_id in dict.fromkeys(one.job for one in self._match()):
-            cancel_job(self._place, reopen(self._place, job_id, self._request.wait_lock))
+            job = reopen(self._place, job_id, self._request.wait_lock)
+            if job.manifest.state.finished:  # by the process that was waited for
+                job.close()
+            else:
+                cancel_job(self._place, job)
 
     def _examine(self, files: Sequence[Found]) -> None:
         """What halts a job stops the looking: the rest is planned unseen, and the job is paused."""
@@ -110,7 +128,7 @@ class _Put:
         matched = {one.found for one in self._match()}
         self._examine([found for found in self._files if found not in matched])
         for found in self._files:
-            entry = self._seen.get(found) or self._examiner.unseen(found, self._path(found))
+            entry = self._seen.setdefault(found, self._examiner.unseen(found, self._path(found)))
             if isinstance(entry, Unchanged):
                 continue
             if entry.failure is not None:
@@ -131,24 +149,34 @@ class _Put:
                 unseen = [found for found in self._files if found not in matched and found not in self._seen]
                 if not unseen:
                     try:
-                        return self._hold(matches)
+                        held = self._hold(matches)
                     except Busy:
                         if time.monotonic() >= deadline:
                             raise
+                    else:
+                        if held is not None:
+                            return held
+                        continue
             if unseen:
                 self._examine(unseen)
             else:
                 time.sleep(_POLL)
 
-    def _hold(self, matches: Sequence[Match]) -> list[tuple[Job, list[int], bool]]:
+    def _hold(self, matches: Sequence[Match]) -> list[tuple[Job, list[int], bool]] | None:
+        """None where another process finished one of the files just now: then it is no match any more."""
         held: list[tuple[Job, list[int], bool]] = []
         try:
             for job_id in dict.fromkeys(one.job for one in matches):
                 job = reopen(self._place, job_id)
+                held.append((job, [], True))
+                files = [one.found for one in matches if one.job == job_id]
+                if not {found.name for found in files} <= _unfinished_names(job):
+                    for other, _, _ in held:
+                        other.close()
+                    return None
                 job.manifest.options = self._options()
                 job.fold()
-                held.append((job, [], True))
-                held[-1][1].extend(self._rejoin(job, [one.found for one in matches if one.job == job_id]))
+                held[-1][1].extend(self._rejoin(job, files))
             matched = {one.found for one in matches}
             fresh = [seen for found, seen in self._seen.items() if found not in matched and isinstance(seen, FileEntry)]
             if fresh and not (len(fresh) == len(self._files) and unreadable(fresh)):
@@ -176,7 +204,7 @@ class _Put:
             positions.append(index)
             if found.path == STDIN and self._draft is not None:
                 self._draft.spool.replace(job.spool)
-                job.record(steps.Replanned(index, entry.path, source.fingerprint(job.spool), entry.chunk_size))
+                job.record(steps.Replanned(index, str(STDIN), source.fingerprint(job.spool), entry.chunk_size))
             elif entry.path != str(found.path) and found.error is None:
                 seen = source.fingerprint(found.path)
                 job.record(steps.Replanned(index, str(found.path), seen, entry.chunk_size))
@@ -210,7 +238,10 @@ class _Put:
     def _run_jobs(self, held: Sequence[tuple[Job, list[int], bool]]) -> Result:
         runs, errors = Runs(), []
         for job, files, resumed in held:
-            ending = run_job(self._place, job, self._target, files, runs, resumed=resumed, unable=self._unable)
+            asked = len(self._files)
+            ending = run_job(
+                self._place, job, self._target, files, runs, resumed=resumed, asked=asked, unable=self._unable
+            )
             errors.append(ending.error)
             if ending.halted:  # what stopped this job stops the others: they are kept for a resume
                 self._unable = ending.error
@@ -238,7 +269,17 @@ class _Put:
         if halting is not None or not failed:
             return halting
         kept = [seen.failure for seen in self._seen.values() if isinstance(seen, FileEntry) and seen.failure]
-        return files_error(failed, len(self._files), known[0] if known else revive(kept[0]))
+        first = known[0] if known else revive(kept[0])
+        return files_error(failed, len(self._files), first, kept=bool(errors))
+
+
+def _unfinished_names(job: Job) -> set[str]:
+    return {entry.name for entry in job.manifest.files if not entry.state.finished}
+
+
+def _stdin() -> BinaryIO:
+    """The standard input; a closed one (`<&-`) reads as empty."""
+    return io.BytesIO() if sys.stdin is None else sys.stdin.buffer
 
 
 def _real(found: Found) -> Found:

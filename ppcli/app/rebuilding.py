@@ -8,8 +8,7 @@ from ppcli.app.planning import plan_file
 from ppcli.app.workplace import Workplace
 from ppcli.errors import Corrupt, SourceError
 from ppcli.jobs import Job
-from ppcli.manifest import STDIN, JobOptions, Manifest, now
-from ppcli.requests import DEFAULT_JOBS, DEFAULT_RETRIES
+from ppcli.manifest import STDIN, Manifest, now
 from ppcli.retry import Step
 from ppcli.source import fingerprint
 from ppcli.summary import Summary
@@ -23,12 +22,23 @@ def reopen(place: Workplace, job_id: str, wait: float = 0.0) -> Job:
         return place.jobs.open(job_id, wait)
     except Corrupt:
         outline = place.jobs.outline(job_id)
-        if outline is None or outline.state.finished:
+        if outline is None:
+            raise _beyond_repair(place, job_id) from None
+        if outline.state.finished:
             raise
     job = place.jobs.rebuild(job_id, _plan_again(place, outline))
     job.notices.append(f"The manifest of job {job_id} was damaged; it was set aside, and its files are sent again.")
     _discard_leftovers(place.target(outline.target), place, job_id)
     return job
+
+
+def _beyond_repair(place: Workplace, job_id: str) -> Corrupt:
+    kept = place.jobs.retire(job_id)
+    return Corrupt(
+        f"Job {job_id} can be neither read nor rebuilt; it was set aside as {kept}.",
+        hint="Run the same put again; what it left on the target is shown by 'ppcli ls --incomplete'.",
+        reason="manifest",
+    )
 
 
 def _plan_again(place: Workplace, outline: Summary) -> Manifest:
@@ -40,8 +50,7 @@ def _plan_again(place: Workplace, outline: Summary) -> Manifest:
             files.append(plan_file(target, wanted.name, wanted.path, fingerprint(path), None))
         except SourceError as error:
             files.append(plan_file(target, wanted.name, wanted.path, None, None, error))
-    options = JobOptions(DEFAULT_JOBS, DEFAULT_JOBS, DEFAULT_RETRIES)
-    return Manifest(outline.job, outline.target, options, files, outline.created, now())
+    return Manifest(outline.job, outline.target, outline.options, files, outline.created, now())
 
 
 def _discard_leftovers(target: Target, place: Workplace, job_id: str) -> None:

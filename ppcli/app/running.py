@@ -10,9 +10,10 @@ from ppcli import pipeline, steps
 from ppcli.app.log import JobLog
 from ppcli.app.rebuilding import reopen
 from ppcli.app.workplace import Workplace, error_info
-from ppcli.errors import Busy, Corrupt, Interrupted, Partial, PpcliError, Usage
+from ppcli.errors import Busy, Corrupt, Internal, Interrupted, Local, Partial, PpcliError, Usage
 from ppcli.events import JobFinished, JobStarted, ReservationProgress, Result
 from ppcli.halt import Halt
+from ppcli.jobfiles import LOG
 from ppcli.jobs import Job
 from ppcli.manifest import STDIN, FileEntry
 from ppcli.model import JobState
@@ -63,10 +64,12 @@ def run_job(
     runs: Runs,
     *,
     resumed: bool,
+    asked: int,
     unable: PpcliError | None = None,
 ) -> Ending:
-    """Run `files` (positions) of a job that this process holds, close it, and add it to `runs`. `unable`: it is already
-    known that nothing can be sent now, so the job is only made and paused."""
+    """Run `files` (positions) of a job that this process holds, close it, and add it to `runs`. `asked`: how many files
+    the user asked for; the failure of one of several is `Partial`. `unable`: it is already known that nothing can be
+    sent now, so the job is only made and paused."""
     plan, halt = job.manifest, Halt()
     log = JobLog(job.directory, place.listener)
     log.hear(
@@ -86,16 +89,34 @@ def run_job(
             pending.append(index)
     with place.signals.stopping(halt):
         if unable is None and pending:
-            job.record(steps.JobChanged(JobState.UPLOADING))
+            unable = _begin(job)
+        if unable is None and pending:
             outcome = pipeline.run(job, target, pending, log, halt, _remember(place))
-            error = outcome.error
+            error = _reported(outcome.error, log, job)
             _add(runs.tally, outcome.meter)
         else:
             error = unable
-        ending = _conclude(job, files, error, log)
+        ending = _conclude(job, files, asked, error, log)
     runs.endings.append(ending)
     _count(runs.tally, plan.files, files)
     return ending
+
+
+def _begin(job: Job) -> Local | None:
+    """Mark a job as uploading; gives the error where not even that can be written."""
+    try:
+        job.record(steps.JobChanged(JobState.UPLOADING))
+    except Local as error:
+        return error
+    return None
+
+
+def _reported(error: PpcliError | None, log: JobLog, job: Job) -> PpcliError | None:
+    """A bug is told with the log that has its traceback."""
+    if not isinstance(error, Internal):
+        return error
+    log.bug(error.__cause__ or error)
+    return Internal(error.message, hint=f"Please report this, with the log {job.directory / LOG}.", reason="bug")
 
 
 def _remember(place: Workplace) -> pipeline.RecordDigest:
@@ -106,34 +127,54 @@ def _remember(place: Workplace) -> pipeline.RecordDigest:
     return record
 
 
-def _conclude(job: Job, files: Sequence[int], error: PpcliError | None, log: JobLog) -> Ending:
+def _conclude(job: Job, files: Sequence[int], asked: int, error: PpcliError | None, log: JobLog) -> Ending:
     """Decide the job's state, make it durable, and say so."""
-    plan = job.manifest
-    halted = error is not None
+    plan, halted = job.manifest, error is not None
     failed = [plan.files[i] for i in files if plan.files[i].state is JobState.FAILED]
     if failed and failed[0].failure is not None and (error is None or error.ends_file):
-        error = files_error(len(failed), len(plan.files), revive(failed[0].failure))
+        error = files_error(len(failed), asked, revive(failed[0].failure))
+    done = all(entry.state is JobState.COMPLETED for entry in plan.files)
+    if done and isinstance(error, Interrupted):  # the signal came when the last chunk was on its way
+        error, halted = None, False
     if error is None:
-        state = JobState.COMPLETED if all(f.state.finished for f in plan.files) else JobState.PAUSED
+        state = JobState.COMPLETED if done else JobState.PAUSED
     else:
-        state = JobState.FAILED if error.ends_file or isinstance(error, Partial) else JobState.PAUSED
-    if plan.state in (JobState.PAUSED, JobState.FAILED) and state is not plan.state:
-        job.record(steps.JobChanged(JobState.UPLOADING))
-    job.record(steps.JobChanged(state, failure(error) if error else None))
-    job.fold()
-    job.close()
+        own = error.ends_file or isinstance(error, Partial)
+        state = JobState.FAILED if failed and own else JobState.PAUSED
+    try:
+        if plan.state in (JobState.PAUSED, JobState.FAILED) and state is not plan.state:
+            job.record(steps.JobChanged(JobState.UPLOADING))
+        job.record(steps.JobChanged(state, failure(error) if error else None))
+    except Local as unrecorded:  # the data dir is full or gone: what it holds of the job is what a kill would leave
+        if error is None or error.ends_file or isinstance(error, Partial):
+            error = unrecorded
+        state, halted = JobState.PAUSED, True
+    else:
+        _fold(job, log)
+    finally:
+        job.close()
     log.hear(JobFinished(job.id, state, error.exit_code if error else 0))
     log.close()
     return Ending(state, error, halted)
 
 
-def files_error(failed: int, total: int, first: PpcliError) -> PpcliError:
-    """The error when files failed for reasons of their own: that of the only file, or `Partial`."""
+def _fold(job: Job, log: JobLog) -> None:
+    """The journal has everything already, so a manifest that cannot be written changes nothing."""
+    try:
+        job.fold()
+    except Local as error:
+        log.warn(job.id, "manifest", f"{error.message} The journal has what happened.")
+
+
+def files_error(failed: int, total: int, first: PpcliError, *, kept: bool = True) -> PpcliError:
+    """The error when files failed for reasons of their own: that of the only file, or `Partial`. `kept`: a job has
+    them, so that they can be resumed."""
     if total == 1:
         return first
+    again = "'ppcli resume' tries them again" if kept else "run the same command again when that is mended"
     return Partial(
         f"{failed} of {total} files failed.",
-        hint="The messages above say why; 'ppcli resume' tries them again.",
+        hint=f"The messages above say why; {again}.",
         reason="files_failed",
     )
 
@@ -143,7 +184,7 @@ def revive(kept: Failure) -> PpcliError:
     for cls in PpcliError.__subclasses__():
         if cls.kind == kept.kind and not issubclass(cls, Interrupted):
             return cls(kept.message, hint=kept.hint, reason=kept.reason)
-    return Interrupted(kept.exit_code, hint=kept.hint)
+    return Interrupted(kept.exit_code, job=True)
 
 
 def _add(tally: Tally, meter: pipeline.Meter) -> None:
@@ -207,7 +248,7 @@ def resume(place: Workplace, request: ResumeRequest) -> Result:
         url = job.manifest.target
         target = place.target(url)
         files = [i for i, entry in enumerate(job.manifest.files) if not entry.state.finished]
-        ending = run_job(place, job, target, files, runs, resumed=True)
+        ending = run_job(place, job, target, files, runs, resumed=True, asked=len(job.manifest.files))
         errors.append(ending.error)
         if isinstance(ending.error, Interrupted):
             break

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +14,7 @@ from ppcli.errors import Interrupted
 from ppcli.halt import Halt
 
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
-_HINT = "Run 'ppcli resume' to go on."
 _LATEST = 6.8
-_SHOW_CURSOR = "\x1b[?25h"
 
 
 class Signals:
@@ -47,6 +44,8 @@ class Signals:
     def stopping(self, halt: Halt) -> Iterator[None]:
         """Within the block a signal requests a stop of `halt` instead of raising."""
         self._halt = halt
+        if self._code is not None:  # it came while the run before this one was ending
+            halt.request(Interrupted(self._code, job=True))
         try:
             yield
         finally:
@@ -60,14 +59,11 @@ class Signals:
         watchdog = threading.Timer(_LATEST, _leave, (code,))
         watchdog.daemon = True
         watchdog.start()
-        stop = Interrupted(code, hint=_HINT)
         if self._halt is None:
-            raise stop
-        self._halt.request(stop)
+            raise Interrupted(code, job=False)
+        self._halt.signal(Interrupted(code, job=True))
 
 
 def _leave(code: int) -> None:
     """End now, whatever hangs. All that matters is on the disk already."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        os.write(2, _SHOW_CURSOR.encode())
     os._exit(code)

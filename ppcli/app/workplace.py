@@ -19,6 +19,7 @@ from ppcli.model import JobState
 from ppcli.pipeline.context import retrying
 from ppcli.requests import DEFAULT_RETRIES, Ask
 from ppcli.retry import Gate, Retrier, Step
+from ppcli.source import fingerprint
 from ppcli.steps import Failure
 from ppcli.target import Target
 from ppcli.targets import Settings, connect
@@ -38,41 +39,37 @@ class Workplace:
         self.jobs = JobStore(self.dirs.data)
         self.digests = DigestCache(self.dirs.data)
         self.signals = Signals()
-        self._targets: list[Target] = []
+        self._targets: dict[tuple[str, int | None], Target] = {}
 
     def __enter__(self) -> Workplace:
         self.signals.install()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for target in self._targets:
+        for target in self._targets.values():
+            for notice in target.notices():
+                self.warn("index_damaged", notice)
             target.close()
         self.digests.close()
         self.signals.restore()
 
     def target(self, url: str, chunk_size: int | None = None) -> Target:
-        """Connect to a target; it is closed with the workplace."""
-        target = connect(url, Settings(self.dirs.data, self.dirs.config, self.file_digest, chunk_size))
-        self._targets.append(target)
-        return target
+        """Connect to a target, once; it is closed with the workplace."""
+        key = (url, chunk_size)
+        if key not in self._targets:
+            settings = Settings(self.dirs.data, self.dirs.config, self.file_digest, chunk_size, self.known_digest)
+            self._targets[key] = connect(url, settings)
+        return self._targets[key]
 
     def choose(self, to: str | None) -> str:
         """The URL of the target that is meant."""
         return self.config.place(to).url
 
-    def choose_to_store(self, to: str | None) -> str:
-        """The same, and says so when nobody chose: what is put stays on this computer."""
-        place = self.config.place(to)
-        if place.by_default:
-            self.warn(
-                "default_target",
-                f"No target was chosen: stored on this computer only, in {self.dirs.data / 'pads'}. "
-                "To use a server, give --to URL or set PPCLI_TARGET.",
-            )
-        return place.url
-
     def file_digest(self, path: Path, fresh: bool) -> str:
         return self.digests.of_file(path, fresh=fresh)
+
+    def known_digest(self, path: Path) -> str | None:
+        return self.digests.get(path, fingerprint(path))
 
     def warn(self, code: str, message: str, job: str | None = None) -> None:
         self.listener.hear(WarningRaised(job, code, message))

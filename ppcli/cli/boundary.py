@@ -108,7 +108,7 @@ def _failure(error: BaseException, options: Globals, elapsed: float) -> Result:
             Stream("stderr").line(escape(line))
     if isinstance(error, KeyboardInterrupt):
         code = 143 if isinstance(error, _Terminated) else 130
-        error = Interrupted(code, hint="Run the same command again to go on.")
+        error = Interrupted(code, job=False)
     elif not isinstance(error, PpcliError):
         error = _bug(error)
     info = ErrorInfo(error.kind, error.reason, error.message, error.hint, error.retryable)

@@ -67,7 +67,7 @@ def cancel(jobs: tuple[str, ...], every: bool, incomplete: bool, to: str | None,
 
     \b
       ppcli cancel 7f3a
-      ppcli cancel --incomplete --to s3://bucket
+      ppcli cancel --incomplete --to /mnt/nas
 
     Finished files stay. Asks first when bytes are confirmed already; --yes answers.
     """

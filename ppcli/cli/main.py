@@ -42,7 +42,7 @@ def cli() -> None:
     """Put files somewhere else and never lose your place.
 
     \b
-      ppcli put big.iso --to https://files.example.org
+      ppcli put big.iso --to /mnt/nas
       ppcli status
       ppcli resume
 

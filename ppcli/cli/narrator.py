@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ppcli.cli import sentences
 from ppcli.cli.call import View
 from ppcli.cli.streams import escape
-from ppcli.events import Event, FileFailed, FileSkipped, JobFinished, JobStarted, Result, Retrying, WarningRaised
+from ppcli.events import Event, FileFailed, JobFinished, JobStarted, Result, Retrying, WarningRaised
 from ppcli.model import JobState
 
 RETRY_INTERVAL = 30.0
@@ -44,8 +44,6 @@ class Narrator:
             case WarningRaised():
                 if not self._quiet or event.code == "default_target":  # success on this disk only is never silent
                     self._tell(f"warning: {event.message}")
-            case FileSkipped():
-                self.note(f"skipped {event.name}: {event.reason}")
             case FileFailed():
                 self._failed(event)
             case JobFinished():

@@ -24,7 +24,7 @@ def list_objects(prefix: str, long: bool, incomplete: bool, to: str | None) -> C
 
     \b
       ppcli ls
-      ppcli ls -l trip/ --to s3://bucket
+      ppcli ls -l trip/ --to /mnt/nas
     """
     request = ListRequest(prefix=prefix, incomplete=incomplete, to=to)
     return Call(lambda app: app.list(request), View(long=long))
@@ -42,7 +42,7 @@ def get(context: click.Context, /, **options: Any) -> Call:
 
     \b
       ppcli get big.iso
-      ppcli get trip/ photos -r --to s3://bucket
+      ppcli get trip/ photos -r --to /mnt/nas
       ppcli get backup.tar - | tar x
 
     DEST - is stdout. A fetch that was cut short goes on where it stopped; what arrives is verified.
@@ -64,7 +64,7 @@ def rm(names: tuple[str, ...], recursive: bool, to: str | None) -> Call:
 
     \b
       ppcli rm old.iso
-      ppcli rm -r trip/ --to s3://bucket
+      ppcli rm -r trip/ --to /mnt/nas
     """
     request = RemoveRequest(names=names, recursive=recursive, to=to)
     return Call(lambda app: app.remove(request))

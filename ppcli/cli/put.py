@@ -69,7 +69,7 @@ def put(**options: Any) -> Call:
     """Send files to a target, or go on where an earlier run stopped.
 
     \b
-      ppcli put big.iso --to https://files.example.org
+      ppcli put big.iso --to /mnt/nas
       ppcli put -r photos --name trip/ --to /mnt/nas
       tar c . | ppcli put - --name backup.tar
 

@@ -57,11 +57,9 @@ class Context:
         def gone(count: int) -> None:
             self.meter.sent(count)
             run.sent += count
-            if (delay := self.pace.delay(count)) > 0:
-                self.halt.sleep(delay)
-            self.halt.check()
+            self.halt.check(self.pace.delay(count))
 
-        return run.source.body(part, on_bytes=gone, whole=len(run.receipts) == 1)
+        return run.source.body(part, on_bytes=gone, whole=len(run.receipts) == 1, piece=self.pace.piece)
 
     def reading(self, _count: int) -> None:
         """Called while a source is read only to be hashed."""

@@ -91,6 +91,7 @@ class Feed:
         self._reserve_jobs = reserve_jobs
         self._ahead = max(4, 2 * jobs)
         self._open = 0
+        self._runs: dict[int, FileRun] = {}
         self._unreserved: deque[FileRun] = deque()
         self._ready: deque[SendWork] = deque()
         self._unhashed: deque[FileRun] = deque()
@@ -143,6 +144,7 @@ class Feed:
     def opened(self, run: FileRun, parts: Sequence[Part], units: Sequence[Unit], *, hashed: bool) -> None:
         """A file is open: `parts` want slots, `units` have one, its digest is wanted unless `hashed`."""
         with self._senders:
+            self._runs[run.index] = run
             run.left += 0 if hashed else 1
             run.parts.extend(parts)
             if parts:
@@ -204,12 +206,18 @@ class Feed:
         """A file is closed. With `again` it is opened anew, before all others."""
         with self._senders:
             self._open -= 1
+            self._runs.pop(index, None)
             if again:
                 self._pending.appendleft(index)
             if self._over():
                 self._wake_all()
             else:
                 self._reservers.notify()
+
+    def open_runs(self) -> list[FileRun]:
+        """Files that were opened and did not end: after a stop, when all workers have left, they are to be closed."""
+        with self._senders:
+            return list(self._runs.values())
 
     def stop(self) -> None:
         """Hand out nothing more at all."""

@@ -6,6 +6,8 @@ import threading
 import time
 from collections import deque
 
+from ppcli.target import PIECE
+
 _WINDOW = 5.0
 
 
@@ -52,12 +54,15 @@ class Meter:
 
 
 class Pace:
-    """`--limit-rate`: one budget of bytes per second for all workers of a run."""
+    """`--limit-rate`: one budget of bytes per second for all workers of a run. `piece` is how many bytes a worker sends
+    before it asks for more time, `workers` how many are worth having at that rate."""
 
-    def __init__(self, rate: int | None) -> None:
+    def __init__(self, rate: int | None, workers: int) -> None:
         self._rate = rate
         self._lock = threading.Lock()
         self._free_at = time.monotonic()
+        self.piece = PIECE if rate is None else min(PIECE, max(1, rate // 8))
+        self.workers = workers if rate is None else min(workers, max(1, rate // PIECE))
 
     def delay(self, count: int) -> float:
         """Seconds to wait after `count` bytes have gone out."""

@@ -68,7 +68,8 @@ class Opener:
         source = Source(context.path(entry))
         try:
             limits = context.target.limits(source.fingerprint.size)
-            if not source.fingerprint.same(entry.fingerprint):
+            changed = not source.fingerprint.same(entry.fingerprint)
+            if changed or not planner.fits(entry.size, entry.chunk_size, limits):
                 self._replan(index, entry, source, limits)
             settle(source.fingerprint)
             if entry.recheck:
@@ -132,13 +133,12 @@ class Opener:
     def _replan(self, index: int, entry: FileEntry, source: Source, limits: Limits) -> None:
         """The source is not what the manifest says: another revision, another path, or it could not be read before."""
         context, size, chunk_size = self._context, source.fingerprint.size, entry.chunk_size
-        fits = limits.max_chunks is None or planner.chunk_count(size, chunk_size) <= limits.max_chunks
-        if entry.fingerprint is None or not fits:
+        if entry.fingerprint is None or not planner.fits(size, chunk_size, limits):
             chunk_size = planner.chunk_size(size, limits, self._wanted)
-        if entry.fingerprint is not None:
-            context.warn("source_changed", f"{entry.path} changed since it was planned; only what differs is sent.")
-        path = entry.path
-        context.recorder.post(steps.Replanned(index, path, source.fingerprint, chunk_size)).wait()
+        if entry.fingerprint is not None and not source.fingerprint.same(entry.fingerprint):
+            again = "only what differs is sent" if limits.replan else "it is sent again"
+            context.warn("source_changed", f"{entry.path} changed since it was planned; {again}.")
+        context.recorder.post(steps.Replanned(index, entry.path, source.fingerprint, chunk_size)).wait()
 
     def _compare(self, index: int, entry: FileEntry, source: Source, limits: Limits) -> None:
         """Reset every chunk whose bytes are not those of the present source."""
@@ -150,7 +150,8 @@ class Opener:
         post = self._context.recorder.post
         if changed and not limits.replan:
             if entry.session is not None:
-                self._context.target.abort(entry.session, self._plan(index, entry))
+                session, plan = entry.session, self._plan(index, entry)
+                self._context.call(Step.ABORT, entry, None, lambda: self._context.target.abort(session, plan))
             post(steps.Reset(index, None, "the source changed", session_lost=True))
         elif changed:
             post(steps.Reset(index, changed, "the source changed"))

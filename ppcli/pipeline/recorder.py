@@ -86,6 +86,8 @@ class Recorder:
                 for event in events:
                     self._listener.hear(event)
                 self._tick()
+                if not more and (last := self._progress()) is not None:
+                    self._listener.hear(last)
             except Exception as error:  # whatever broke the recorder, no worker may wait for ever
                 self._halt.request(error if isinstance(error, PpcliError) else _bug(error))
                 self._lose(batch)

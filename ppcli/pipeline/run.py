@@ -25,7 +25,7 @@ from ppcli.jobs import Job
 from ppcli.pipeline.context import Context, RecordDigest, failure, retrying
 from ppcli.pipeline.feed import Feed, FileRun, Finish, OpenFiles
 from ppcli.pipeline.meter import Meter, Pace, Ramp
-from ppcli.pipeline.opening import Opened, Opener, Reserved
+from ppcli.pipeline.opening import Opened, Opener, Opening, Reserved
 from ppcli.pipeline.recorder import Recorder
 from ppcli.pipeline.sending import Sender
 from ppcli.retry import Gate, Retrier
@@ -77,8 +77,9 @@ class _Pipeline:
         self._feed = Feed(files, options.jobs, options.reserve_jobs)
         self._recorder = Recorder(job, listener, halt, self._progress)
         retrier = Retrier(options.retries, Gate(), halt, lambda attempt: self._recorder.tell(retrying(job.id, attempt)))
+        pace = Pace(options.limit_rate, options.jobs)
         self._context = Context(
-            job, target, self._recorder, self._feed, retrier, halt, self._meter, Pace(options.limit_rate), record_digest
+            job, target, self._recorder, self._feed, retrier, halt, self._meter, pace, record_digest
         )
         self._opener = Opener(self._context, options.immutable, options.chunk_size)
         self._sender = Sender(self._context)
@@ -88,7 +89,7 @@ class _Pipeline:
         self._recorder.start()
         self._spawn(self._hash_files)
         options = self._job.manifest.options
-        ramp, senders, openers = Ramp(options.jobs), 0, 0
+        ramp, senders, openers = Ramp(self._context.pace.workers), 0, 0
         while True:
             wanted = ramp.update(time.monotonic(), self._meter.bytes_sent + _CHUNK_WEIGHT * self._meter.chunks_sent)
             while senders < wanted:
@@ -102,6 +103,9 @@ class _Pipeline:
         self._feed.stop()
         self._leave()
         self._recorder.stop()
+        if not any(thread.is_alive() for thread in self._threads):
+            for run in self._feed.open_runs():
+                run.source.close()
         return Outcome(self._meter, self._halt.error)
 
     def _spawn(self, work: Callable[[], None]) -> None:
@@ -147,19 +151,29 @@ class _Pipeline:
 
     def _open_files(self, work: OpenFiles) -> None:
         """Open a batch of files: their intents become durable together."""
-        openings = []
+        openings: list[Opening] = []
         for index in work.files:
             with self._unopened(index):
                 openings.append(self._opener.prepare(index))
-        traces = [opening for opening in openings if opening.limits.open_leaves_trace]
-        for opening in traces[-1:]:
-            with self._unopened(None):
-                opening.intent.wait()
         opened: list[Opened] = []
-        for opening in openings:
-            with self._unopened(opening.index):
-                opened.append(self._opener.open(opening))
+        if self._intended(openings):
+            for opening in openings:
+                with self._unopened(opening.index):
+                    opened.append(self._opener.open(opening))
+        else:
+            for opening in openings:
+                opening.source.close()
         self._reserve_small([one for one in opened if self._hand_over(one)])
+
+    def _intended(self, openings: Sequence[Opening]) -> bool:
+        """Where opening leaves something on the target, wait until the intents are durable. False: the run stops."""
+        traces = [opening for opening in openings if opening.limits.open_leaves_trace]
+        try:
+            for last in traces[-1:]:
+                last.intent.wait()
+        except Stopped:
+            return False
+        return not self._halt.requested
 
     def _hand_over(self, opened: Opened) -> bool:
         """Give an open file to the feed. True for one that wants a single slot: it gets it right away."""

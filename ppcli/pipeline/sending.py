@@ -37,6 +37,9 @@ class Sender:
                 receipt = None
                 unit = self._again(unit, damaged, attempt)
         assert receipt.evidence is not None
+        if unit.receipt is not None:  # an earlier run sent it, and only its confirmation was missing
+            run.resumed = True
+            context.meter.skipped(1, part.size)
         run.receipts[part.index] = receipt
         fact = steps.Confirmed(run.index, part.index, unit.slot, receipt.checksum, receipt.etag, receipt.evidence)
         ticket = context.recorder.post(fact)
@@ -117,7 +120,10 @@ class Sender:
             return run.entry.digest
         if run.digests is None:
             run.digests = run.source.digests(run.plan.chunk_size, context.reading)
-        if run.digests.chunks != [receipt.checksum for receipt in receipts]:
+        pairs = zip(receipts, run.digests.chunks, strict=False)
+        wrong = [receipt.index for receipt, now_there in pairs if receipt.checksum != now_there]
+        if wrong or len(run.digests.chunks) != len(receipts):
+            context.recorder.post(steps.Reset(run.index, tuple(wrong), "the source changed while it was sent"))
             raise SourceError(
                 f"{run.entry.path} changed while it was sent.",
                 hint="Run the same command again: only what changed is sent.",

@@ -23,12 +23,14 @@ SCHEMES: Mapping[str, str] = {
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a target may need besides its URL. `chunk_size` is the one asked for (bytes); `file_digest` gives the
-    `sha256:hex` of a local file from the digest cache, or reads it (`fresh=True`: always reads it)."""
+    `sha256:hex` of a local file from the digest cache, or reads it (`fresh=True`: always reads it); `known_digest` only
+    looks into the cache."""
 
     data_dir: Path
     config_dir: Path
     file_digest: Callable[[Path, bool], str]
     chunk_size: int | None = None
+    known_digest: Callable[[Path], str | None] = lambda _path: None
 
 
 class _Module(Protocol):

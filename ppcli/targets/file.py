@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ppcli.errors import Damaged, Integrity, NotFound, Rejected, SessionLost, SourceError
+from ppcli.errors import Damaged, Integrity, NotFound, PpcliError, Rejected, SessionLost, SourceError
 from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.names import escape
 from ppcli.pieces import pieces
@@ -40,6 +40,7 @@ class FileTarget:
         self._partials = Partials()
         self._placed: dict[tuple[str, int], Path] = {}
         self._file_digest = settings.file_digest
+        self._known_digest = settings.known_digest
         umask = os.umask(0o077)  # there is no way to ask; made here, before there are threads that create files
         os.umask(umask)
         self._mode = 0o666 & ~umask
@@ -124,13 +125,19 @@ class FileTarget:
         with contextlib.suppress(Rejected):  # such a name was never opened
             self._unlink(self._forget(file))
 
+    def notices(self) -> Sequence[str]:
+        return ()
+
     def close(self) -> None:
         self._partials.close()
 
     def list(self, prefix: str) -> Iterator[Remote]:
         for entry in self._tree.walk(prefix):
             if not entry.partial_of and (found := self._tree.stored(entry.raw)):
-                yield self._remote(found)
+                digest = None
+                with contextlib.suppress(PpcliError):  # gone by now
+                    digest = self._known_digest(found.path)
+                yield replace(self._remote(found), digest=digest)
 
     def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
         found = self._stored(remote)

@@ -173,10 +173,9 @@ class PadTarget:
         place, mark, name = location.partition("#")
         return unquote(name) if mark and place == self.url else None
 
-    @property
-    def set_aside(self) -> Sequence[Path]:
-        """Damaged index files that were set aside and rebuilt since this target was opened, by their new names."""
-        return self._opened.set_aside if self._opened else []
+    def notices(self) -> Sequence[str]:
+        damaged = self._opened.set_aside if self._opened else []
+        return [f"The pad index was damaged and has been rebuilt; the old file was kept as {path}." for path in damaged]
 
     def recover(self) -> int:
         """Make the index again from the pads and the user key; gives the number of names found. Raises `NotFound` where

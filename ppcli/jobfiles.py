@@ -1,0 +1,81 @@
+"""The files of one job's directory: reading and writing them, without deciding anything. See `jobs`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ppcli import disk, journal, manifest, steps, summary
+from ppcli.errors import Corrupt, local_error
+from ppcli.manifest import Manifest
+
+MANIFEST, JOURNAL, SUMMARY, LOCK, SPOOL, LOG = "manifest.json", "journal.jsonl", "summary.json", "lock", "spool", "log"
+
+
+def write(directory: Path, plan: Manifest) -> int:
+    """Write the summary, then the manifest, durably; gives the manifest's size in bytes. OSErrors are plain."""
+    size = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal size
+        for piece in manifest.to_json(plan):
+            size += len(piece)
+            yield piece
+
+    disk.write_atomic(directory / SUMMARY, [summary.to_json(summary.summarize(plan))])
+    disk.write_atomic(directory / MANIFEST, counted())
+    return size
+
+
+def read(directory: Path) -> Manifest:
+    """Raises `Corrupt` where there is no sound manifest, and `Local`."""
+    try:
+        data = (directory / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        raise _corrupt(directory) from None
+    except OSError as error:
+        raise local_error(error, f"read {directory / MANIFEST}") from error
+    with _without_gc():
+        try:
+            plan = manifest.from_json(data)
+        except (ValueError, RecursionError) as error:
+            raise _corrupt(directory) from error
+    return plan
+
+
+def _corrupt(directory: Path) -> Corrupt:
+    return Corrupt(
+        f"The manifest of job {directory.name} cannot be read.",
+        hint=f"Run the same put again to rebuild it; the damaged file stays in {directory}.",
+        reason="manifest",
+    )
+
+
+def replay(plan: Manifest, reading: journal.Reading) -> bool:
+    """Apply the records that are new to the manifest; False when one does not fit (what came before it is applied)."""
+    with _without_gc():
+        for record in reading.records:
+            seq = record["seq"]
+            if seq <= plan.seq:
+                continue
+            if seq != plan.seq + 1:
+                return False
+            try:
+                manifest.apply(plan, seq, steps.from_record(record))
+            except (ValueError, IndexError):
+                return False
+    return True
+
+
+@contextmanager
+def _without_gc() -> Iterator[None]:
+    """Building 100,000 records makes the collector walk them again and again, and there is nothing to collect."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

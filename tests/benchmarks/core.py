@@ -1,0 +1,103 @@
+"""Our own time per chunk and per file: plan, run against a target in memory, load for a resume.
+
+    python tests/benchmarks/core.py [CHUNKS]
+
+Journals go to a directory in memory where there is one, so that the disk's fsync is not measured. Prints wall and
+processor seconds, and the cost per chunk at CHUNKS (100,000) over that at 1,000.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+from memory import MemoryTarget
+
+from ppcli import pipeline, planner, steps
+from ppcli.events import Event
+from ppcli.halt import Halt
+from ppcli.jobs import JobStore
+from ppcli.manifest import FileEntry, JobOptions, Manifest, now
+from ppcli.model import JobState
+from ppcli.source import fingerprint
+
+CHUNK = 64
+MEMORY = Path("/dev/shm")
+
+
+class Deaf:
+    def hear(self, event: Event) -> None:
+        pass
+
+    def tick(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Cost:
+    wall: float
+    cpu: float
+
+
+def timed(work: Callable[[], object]) -> Cost:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def sources(root: Path, chunks: int, *, one_file: bool) -> list[Path]:
+    if one_file:
+        (root / "big").write_bytes(bytes(CHUNK) * chunks)
+        return [root / "big"]
+    for number in range(chunks):
+        (root / f"{number:06}").write_bytes(bytes(CHUNK))
+    return [root / f"{number:06}" for number in range(chunks)]
+
+
+def entry(path: Path) -> FileEntry:
+    seen = fingerprint(path)
+    return FileEntry(path.name, str(path), seen, CHUNK, planner.plan_chunks(seen.size, CHUNK))
+
+
+def measure(chunks: int, *, one_file: bool) -> dict[str, Cost]:
+    root = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+    try:
+        paths = sources(root, chunks, one_file=one_file)
+        store = JobStore(root / "data")
+        draft, files = store.draft(), []
+        costs = {"plan": timed(lambda: files.extend(entry(path) for path in paths))}
+        plan = Manifest(draft.id, "memory:", JobOptions(20, 20, 5), files, now(), now())
+        job = draft.commit(plan)
+        job.record(steps.JobChanged(JobState.UPLOADING))
+        target = MemoryTarget(keep=False)
+        costs["run"] = timed(lambda: pipeline.run(job, target, range(len(files)), Deaf(), Halt(), lambda e, d: None))
+        assert all(file.state is JobState.COMPLETED for file in plan.files)
+        job.close()
+        costs["load"] = timed(lambda: store.open(job.id).close())
+        return costs
+    finally:
+        shutil.rmtree(root)
+
+
+def main() -> None:
+    many = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    for one_file in (True, False):
+        few, all_of_them = measure(1_000, one_file=one_file), measure(many, one_file=one_file)
+        sys.stdout.write(f"{many} chunks in one file\n" if one_file else f"{many} files of one chunk\n")
+        for step, cost in all_of_them.items():
+            ratio = (cost.cpu / many) / (few[step].cpu / 1_000)
+            sys.stdout.write(
+                f"  {step:5} {cost.wall:7.2f} s wall {cost.cpu:7.2f} s cpu"
+                f" {cost.cpu / many * 1e6:7.1f} us each, {ratio:.2f} of that at 1,000\n"
+            )
+
+
+if __name__ == "__main__":
+    main()
