@@ -1,8 +1,8 @@
 """An append-only file of JSON lines, each with its sequence number and its own checksum.
 
 A line is `{"seq":7,...,"crc":"89abcdef"}`: crc is the CRC-32, in hex, of the line's bytes before `,"crc"`. Lines are
-appended and fsynced in groups. A line that was cut by a kill or a power loss can only be the last; it is cut off before
-the next append. Damage before sound lines is a different thing: see `Reading.damaged`.
+appended and fsynced in groups. A line that was cut by a kill can only be the last; it is cut off before the next append.
+Damage is a different thing: see `Reading.damaged`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MARK = b',"crc":"'
 class Reading:
     """What a journal holds: the records of its sound prefix (each with "seq"), and how many bytes that prefix has.
 
-    `torn`: the rest is one incomplete tail. `damaged`: sound lines follow the bad one, so it was not a cut.
+    `torn`: the rest is one line without its end, as a cut leaves it. `damaged`: a line that has its end is unsound.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -55,11 +55,10 @@ def parse(data: bytes) -> Reading:
     """The sound prefix of a journal's bytes: lines that check out and whose seq rises by one."""
     reading = Reading()
     lines = data.split(b"\n")
-    for number, line in enumerate(lines[:-1]):
+    for line in lines[:-1]:
         record = _decode(line)
         if record is None or (reading.records and record["seq"] != reading.records[-1]["seq"] + 1):
-            reading.damaged = any(_decode(later) is not None for later in lines[number + 1 :])
-            reading.torn = not reading.damaged
+            reading.damaged = True
             return reading
         reading.records.append(record)
         reading.sound += len(line) + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -80,7 +80,10 @@ class Fingerprint:
 
     def same(self, other: Fingerprint | None) -> bool:
         """Is it the same revision? The device is not compared: its number changes when a disk is mounted again."""
-        return other is not None and replace(self, device=0) == replace(other, device=0)
+        return other is not None and self._revision() == other._revision()
+
+    def _revision(self) -> tuple[int, int, int, int]:
+        return self.size, self.mtime_ns, self.ctime_ns, self.inode
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from test_bad_input import CHUNK, NOBODY, PPCLI, ROOT, Cli, Ran, fast_directory, finish, make_cli, until
 
-BIG, MANY, RATE = 400 * CHUNK, 10, 2560 << 10
+BIG, MANY, RATE = 400 * CHUNK, 10, 3584 << 10
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ class Running:
     """A `put` in the background that has confirmed some chunks and has many to go."""
 
     def __init__(self, cli: Cli, *words: str, json: bool = True, **more: Any) -> None:
-        self.data = cli.source("big", 1200 * CHUNK)
+        self.data = cli.source("big", BIG)
         words = ("put", "big", "--chunk-size", str(CHUNK), "--limit-rate", str(RATE), *words)
         self.process = cli.start(*words, *(["--json"] if json else []), **more)
         self.job = ""
@@ -190,8 +190,20 @@ def damage(path: Path, how: str) -> None:
         path.write_bytes({"garbage": b"garbage\n", "zeros": bytes(len(old)), "half": old[: len(old) // 2]}[how])
 
 
-@pytest.mark.parametrize("how", ["garbage", "zeros", "half", "missing"])
-@pytest.mark.parametrize("names", [["index.json"], ["index.json", "index.jsonl"], ["store.json"]], ids=" ".join)
+INDEX_FILES = (["index.json"], ["index.jsonl"], ["index.json", "index.jsonl"], ["store.json"])
+LOOKS_TORN = (["index.jsonl"], "zeros"), (["index.jsonl"], "half")
+"""Like the last line of a writer that was cut off; see the test below."""
+
+
+@pytest.mark.parametrize(
+    ("names", "how"),
+    [
+        pytest.param(names, how, id=f"{' '.join(names)}-{how}")
+        for names in INDEX_FILES
+        for how in ("garbage", "zeros", "half", "missing")
+        if (names, how) not in LOOKS_TORN
+    ],
+)
 def test_a_damaged_pads_index_is_rebuilt(pads: Cli, names: list[str], how: str) -> None:
     data = pads.source("second")
     assert pads("put", "second").code == 0
