@@ -72,7 +72,7 @@ def write_atomic(path: Path, pieces: Iterable[bytes]) -> None:
         finally:
             os.close(fd)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException:  # also a signal: nothing may stay held or half made
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,17 @@ def write(directory: Path, plan: Manifest) -> int:
     disk.write_atomic(directory / SUMMARY, [summary.to_json(summary.summarize(plan))])
     disk.write_atomic(directory / MANIFEST, counted())
     return size
+
+
+def looks_whole(directory: Path) -> bool:
+    """Does the manifest begin and end as one? A quick look, for those who need no more than the summary."""
+    try:
+        with (directory / MANIFEST).open("rb") as file:
+            head = file.read(len(manifest.BEGINNING))
+            file.seek(-len(manifest.END), os.SEEK_END)
+            return head == manifest.BEGINNING and file.read() == manifest.END
+    except OSError:
+        return False
 
 
 def read(directory: Path) -> Manifest:

@@ -163,7 +163,7 @@ class JobStore:
         """The job as it stands on disk; never changes anything. Raises `Corrupt` where it cannot be read."""
         directory = self.directory / job
         try:
-            if (directory / JOURNAL).stat().st_size == 0:
+            if (directory / JOURNAL).stat().st_size == 0 and jobfiles.looks_whole(directory):
                 return summary.from_json((directory / SUMMARY).read_bytes())
         except (OSError, ValueError):
             pass  # the manifest and the journal know it all
@@ -200,7 +200,7 @@ class JobStore:
                     jobfiles.write(directory, plan)
                 reading.sound = 0
             return Job(directory, guard, plan, Journal(directory / JOURNAL, reading.sound), notices)
-        except BaseException:
+        except BaseException:  # also a signal: nothing may stay held or half made
             guard.release()
             raise
 
@@ -223,7 +223,7 @@ class JobStore:
                         disk.set_aside(directory / name)
                 jobfiles.write(directory, plan)
             return Job(directory, guard, plan, Journal(directory / JOURNAL, 0), [])
-        except BaseException:
+        except BaseException:  # also a signal: nothing may stay held or half made
             guard.release()
             raise
 

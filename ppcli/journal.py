@@ -1,8 +1,8 @@
 """An append-only file of JSON lines, each with its sequence number and its own checksum.
 
 A line is `{"seq":7,...,"crc":"89abcdef"}`: crc is the CRC-32, in hex, of the line's bytes before `,"crc"`. Lines are
-appended and fsynced in groups. A line that was cut by a kill can only be the last; it is cut off before the next append.
-Damage is a different thing: see `Reading.damaged`.
+appended and fsynced in groups. A line that was cut by a kill can only be the last; it is cut off before the next
+append. Damage is a different thing: see `Reading.damaged`.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Lock:
                 me = Holder(os.getpid(), socket.gethostname(), time.time())
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, json.dumps(asdict(me)).encode(), 0)
-        except BaseException:
+        except BaseException:  # also a signal: nothing may stay held or half made
             os.close(fd)
             raise
         self._fd = fd

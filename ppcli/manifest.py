@@ -17,6 +17,9 @@ from ppcli.planner import plan_chunks, replan_chunks
 from ppcli.steps import Failure, Step
 
 FORMAT = "ppcli-manifest/1"
+BEGINNING = b'{"format":"%s"' % FORMAT.encode()
+END = b"\n]}\n"
+"""How the text of every manifest begins and ends."""
 STDIN = "-"
 
 
@@ -224,7 +227,7 @@ def to_json(manifest: Manifest) -> Iterator[bytes]:
     yield records.dumps(head)[:-1].encode() + b',"files":[\n'
     for position, file in enumerate(manifest.files):
         yield (b",\n" if position else b"") + records.dumps(_file_to_json(file)).encode()
-    yield b"\n]}\n"
+    yield END
 
 
 def _file_to_json(file: FileEntry) -> dict[str, Any]:

@@ -87,7 +87,9 @@ class Source:
             raise _unreadable(path, error) from error
         try:
             self.fingerprint = _fingerprint_of(path, os.fstat(self._fd))
-        except BaseException:
+            if not self.fingerprint.size and self._has_a_byte():
+                raise _sizeless(path)
+        except BaseException:  # also a signal: nothing may stay held or half made
             self.close()
             raise
 
@@ -130,6 +132,12 @@ class Source:
             raise _unreadable(self.path, error) from error
         if size:
             raise _changed(self.path)
+
+    def _has_a_byte(self) -> bool:
+        try:
+            return bool(os.pread(self._fd, 1, 0))
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
 
     def close(self) -> None:
         """Repeatable."""
@@ -199,7 +207,7 @@ def spool(stream: BinaryIO, path: Path, on_bytes: OnBytes | None = None) -> Fing
             disk.fsync(fd)
             disk.fsync_dir(path.parent)
         return _fingerprint_of(path, os.fstat(fd))
-    except BaseException:
+    except BaseException:  # also a signal: nothing may stay held or half made
         with contextlib.suppress(OSError):
             path.unlink()
         raise
@@ -241,6 +249,15 @@ def _unreadable(path: Path, error: OSError | ValueError) -> SourceError:
     return SourceError(
         f"{name} cannot be read: {error.strerror or error}.",
         hint="Check its permissions and the disk it is on, then run the same command again.",
+        reason="unreadable",
+    )
+
+
+def _sizeless(path: Path) -> SourceError:
+    """Files of the kernel, such as those in /proc, say that they are empty and are not."""
+    return SourceError(
+        f"{path} does not tell its size.",
+        hint="Send what it prints: `cat FILE | ppcli put - --name NAME`.",
         reason="unreadable",
     )
 

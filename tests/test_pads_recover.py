@@ -87,7 +87,7 @@ def test_a_running_process_notices_damage_too(home: Path) -> None:
     audit(index(home))
 
 
-def test_a_torn_tail_is_cut_off(home: Path) -> None:
+def test_after_a_torn_tail_the_pads_tell_what_it_said(home: Path) -> None:
     pads, path = target(home), _root(home) / "index.jsonl"
     put(pads, "x", V1)
     for fresh in (False, True):
@@ -96,7 +96,7 @@ def test_a_torn_tail_is_cut_off(home: Path) -> None:
         pads = target(home) if fresh else pads
         put(pads, "y", V2, f"job-{fresh}")
         assert get(target(home), "y") == V2
-    assert not list(home.rglob("*.corrupt-*"))
+    assert len(list(home.rglob("index.jsonl.corrupt-*"))) == 2
     audit(index(home))
 
 

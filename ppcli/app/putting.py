@@ -186,7 +186,7 @@ class _Put:
                 for entry in fresh:
                     assert entry.failure is not None
                     self._place.listener.hear(narrate.file_failed(None, entry, entry.failure))
-        except BaseException:
+        except BaseException:  # also a signal: nothing may stay held or half made
             for job, _, _ in held:
                 job.close()
             raise
@@ -218,7 +218,7 @@ class _Put:
         draft, self._draft = self._draft or self._place.jobs.draft(), None
         try:
             return draft.commit(Manifest(draft.id, self._target.url, self._options(), files, now(), now()))
-        except BaseException:
+        except BaseException:  # also a signal: nothing may stay held or half made
             draft.discard()
             raise
 

@@ -121,6 +121,9 @@ class Ledger:
             self._replace(None)
             return
         self.state = state
+        if reading.torn:  # the pads tell what the lost end said
+            self._replace(state)
+            return
         self._attach(reading.sound)
         if reading.records and state.seq == before:
             self._restart()  # a compaction was cut off between its two steps, or an older journal was put back
@@ -135,7 +138,7 @@ class Ledger:
         if reading.damaged or self._replay(self.state, reading.records) is None:
             self._replace(None)
         elif reading.torn:
-            self._attach(known + reading.sound)
+            self._replace(self.state)
         else:
             self._journal.size = known + reading.sound
 

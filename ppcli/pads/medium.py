@@ -151,7 +151,7 @@ class PadFiles:
         try:
             if not os.fstat(fd).st_size:
                 disk.fsync_dir(Path(path).parent)
-        except BaseException:
+        except BaseException:  # also a signal: nothing may stay held or half made
             os.close(fd)
             raise
         return fd

@@ -80,7 +80,7 @@ class Opener:
             old, plan = entry.session, self._plan(index, entry)
             intent = context.recorder.post(steps.Opening(index))
             return Opening(index, entry, source, limits, old, plan, base, intent)
-        except BaseException:
+        except BaseException:  # also a signal: nothing may stay held or half made
             source.close()
             raise
 
@@ -91,7 +91,7 @@ class Opener:
             ticket = self._context.recorder.post(steps.Opened(opening.index, session))
             run = self._run(opening, session)
             parts, units = self._sort(run, survey)
-        except BaseException:
+        except BaseException:  # also a signal: nothing may stay held or half made
             opening.source.close()
             raise
         return Opened(run, parts, units, ticket)

@@ -89,7 +89,7 @@ class _Pipeline:
         self._recorder.start()
         self._spawn(self._hash_files)
         options = self._job.manifest.options
-        ramp, senders, openers = Ramp(self._context.pace.workers), 0, 0
+        ramp, senders, openers, poll = Ramp(self._context.pace.workers), 0, 0, 0.001
         while True:
             wanted = ramp.update(time.monotonic(), self._meter.bytes_sent + _CHUNK_WEIGHT * self._meter.chunks_sent)
             while senders < wanted:
@@ -98,7 +98,8 @@ class _Pipeline:
             while openers < min(wanted, options.reserve_jobs):
                 self._spawn(self._reserve_slots)
                 openers += 1
-            if self._halt.wait(_POLL) or not any(thread.is_alive() for thread in self._threads):
+            poll = min(_POLL, 2 * poll)
+            if self._halt.wait(poll) or not any(thread.is_alive() for thread in self._threads):
                 break
         self._feed.stop()
         self._leave()

@@ -93,7 +93,7 @@ class Partials:
             _check_space(path, fd, size - info.st_blocks * 512)
             if info.st_size != size:
                 os.ftruncate(fd, size)
-        except BaseException:
+        except BaseException:  # also a signal: nothing may stay held or half made
             os.close(fd)
             raise
         with self._lock:
