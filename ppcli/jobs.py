@@ -163,8 +163,10 @@ class JobStore:
         """The job as it stands on disk; never changes anything. Raises `Corrupt` where it cannot be read."""
         directory = self.directory / job
         try:
-            if (directory / JOURNAL).stat().st_size == 0 and jobfiles.looks_whole(directory):
-                return summary.from_json((directory / SUMMARY).read_bytes())
+            if (directory / JOURNAL).stat().st_size == 0:
+                seen = summary.from_json((directory / SUMMARY).read_bytes())
+                if seen.state.finished or jobfiles.looks_whole(directory):  # nobody needs a finished job's manifest
+                    return seen
         except (OSError, ValueError):
             pass  # the manifest and the journal know it all
         return summary.summarize(self.peek(job))

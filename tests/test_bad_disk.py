@@ -17,25 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_bad_input import CHUNK, NOBODY, PPCLI, ROOT, Cli, Ran, fast_directory, finish, make_cli, until
+from cli_kit import CHUNK, NOBODY, PPCLI, ROOT, Cli, Ran, finish, make_cli, until
 
 BIG, MANY, RATE = 400 * CHUNK, 10, 3584 << 10
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    with fast_directory() as path:
-        yield path
-
-
-@pytest.fixture(params=["pads", "file"])
-def cli(request: pytest.FixtureRequest, root: Path) -> Cli:
-    return make_cli(root, request.param)
-
-
-@pytest.fixture
-def pads(root: Path) -> Cli:
-    return make_cli(root, "pads")
 
 
 class Running:

@@ -91,7 +91,7 @@ class _Fetch:
                 return size
             size += len(piece)
         self._check(remote, f"sha256:{digest.hexdigest()}")
-        return remote.size
+        return size
 
     def to_file(self, remote: Remote, path: Path) -> int:
         """Read one object into `path`, going on where an earlier run stopped; gives the bytes that were read."""

@@ -53,11 +53,10 @@ def settle_ended(place: Workplace) -> None:
             job = place.jobs.open(job_id)
         except (Busy, Corrupt):
             continue
-        ended = [steps.JobChanged(JobState.UPLOADING), steps.JobChanged(JobState.COMPLETED)]
         try:
             plan = job.manifest
             if not plan.state.finished and all(entry.state is JobState.COMPLETED for entry in plan.files):
-                job.record(*ended)
+                job.record(steps.JobChanged(JobState.UPLOADING), steps.JobChanged(JobState.COMPLETED))
                 job.fold()
         finally:
             job.close()

@@ -128,7 +128,9 @@ class _Put:
         matched = {one.found for one in self._match()}
         self._examine([found for found in self._files if found not in matched])
         for found in self._files:
-            entry = self._seen.setdefault(found, self._examiner.unseen(found, self._path(found)))
+            if found not in self._seen:
+                self._seen[found] = self._examiner.unseen(found, self._path(found))
+            entry = self._seen[found]
             if isinstance(entry, Unchanged):
                 continue
             if entry.failure is not None:

@@ -47,7 +47,8 @@ def _plan_again(place: Workplace, outline: Summary) -> Manifest:
     for wanted in outline.wanted:
         path = place.jobs.directory / outline.job / "spool" if wanted.path == STDIN else Path(wanted.path)
         try:
-            files.append(plan_file(target, wanted.name, wanted.path, fingerprint(path), None))
+            chunk_size = outline.options.chunk_size
+            files.append(plan_file(target, wanted.name, wanted.path, fingerprint(path), chunk_size))
         except SourceError as error:
             files.append(plan_file(target, wanted.name, wanted.path, None, None, error))
     return Manifest(outline.job, outline.target, outline.options, files, outline.created, now())
