@@ -1,14 +1,17 @@
 """Where ppcli keeps things, and what `config.toml` says: directories, the default target, named targets.
 
-`config.toml`: `default_target = "NAME or URL"`, `keep_jobs = DAYS`, and tables `[targets.NAME]` with `url = "URL"`.
+`config.toml`: `default_target = "NAME or URL"`, `keep_jobs = DAYS`, and tables `[targets.NAME]` with `url = "URL"` and,
+where they are needed, `token_command` (a line, or a list of words) and `plain_http_token = true`. A key that is not
+known is an error: a mistyped one must not look like success. `[server]` is read by `ppcli serve`.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +20,13 @@ from urllib.parse import parse_qsl, quote, urlsplit
 import platformdirs
 
 from ppcli.errors import Local, Usage, local_error
+from ppcli.origin import Origin, origin_of
 
 DEFAULT_URL = "pads:"
 KEEP_JOBS_DAYS = 30.0
 _LONGEST_DAYS = 100_000
+_KEYS = ("default_target", "keep_jobs", "targets", "server")
+_TARGET_KEYS = ("url", "token_command", "plain_http_token")
 _PATH_SIGN = re.compile(r"(/|\./|\.\./|~|\.$|\.\.$)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SIGNED = re.compile(
@@ -45,10 +51,26 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetTable:
+    """`[targets.NAME]`. `token_command` are the words of a command that prints a token; `plain_http_token` lets the
+    token go over plain http to another machine."""
+
+    url: str
+    token_command: tuple[str, ...] = field(default=(), repr=False)
+    plain_http_token: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     default_target: str | None = None
     keep_jobs: float = KEEP_JOBS_DAYS
-    targets: Mapping[str, str] = field(default_factory=dict)
+    targets: Mapping[str, TargetTable] = field(default_factory=dict)
+
+    def table_for(self, origin: Origin, url: str | None = None) -> TargetTable | None:
+        """What is configured for an origin, however its target was chosen: the table with just this URL, else the first
+        of this origin."""
+        tables = [table for table in self.targets.values() if origin_of(table.url) == origin]
+        return next((table for table in tables if table.url == url), tables[0] if tables else None)
 
     def place(self, to: str | None, environ: Mapping[str, str] = os.environ) -> Place:
         """The target of a command: `--to`, then `PPCLI_TARGET`, then `default_target`, then `pads:`. Raises `Usage`."""
@@ -65,7 +87,7 @@ class Config:
             raise Usage(
                 f"{origin} is empty.", hint="Give a target, or leave it out to store on this computer.", reason="target"
             )
-        text = self.targets.get(text, text)
+        text = self.targets[text].url if text in self.targets else text
         if _PATH_SIGN.match(text):
             return "file://" + quote(os.path.abspath(_expanded(text)), safe="/")  # noqa: PTH100 - keeps links
         if ":" not in text:
@@ -143,11 +165,18 @@ def load(directory: Path) -> Config:
         raise Usage(f"{path} cannot be read: {error}.", hint="Mend or remove it.", reason="config") from error
     except OSError as error:
         raise local_error(error, f"read {path}") from error
+    _refuse_unknown(raw, _KEYS, "config.toml")
     return Config(
         default_target=_typed(raw, "default_target", str, None),
         keep_jobs=_days(float(_typed(raw, "keep_jobs", (int, float), KEEP_JOBS_DAYS))),
-        targets={name: _target_url(name, table) for name, table in _typed(raw, "targets", dict, {}).items()},
+        targets={name: _target_table(name, table) for name, table in _typed(raw, "targets", dict, {}).items()},
     )
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise Usage(f"{where} has an unknown key {key!r}.", hint=f"Known are: {', '.join(known)}.", reason="config")
 
 
 def _days(days: float) -> float:
@@ -158,11 +187,33 @@ def _days(days: float) -> float:
     return days
 
 
-def _target_url(name: str, table: Any) -> str:
+def _target_table(name: str, table: Any) -> TargetTable:
+    where = f"[targets.{name}] in config.toml"
     url = table.get("url") if isinstance(table, dict) else None
     if not isinstance(url, str) or not (_SCHEME.match(url) or _PATH_SIGN.match(url)):
-        raise Usage(f'[targets.{name}] in config.toml needs url = "URL".', hint="Mend it there.", reason="config")
-    return url
+        raise Usage(f'{where} needs url = "URL".', hint="Mend it there.", reason="config")
+    _refuse_unknown(table, _TARGET_KEYS, where)
+    plain = table.get("plain_http_token", False)
+    if not isinstance(plain, bool):
+        raise Usage(f"plain_http_token of {where} must be true or false.", hint="Mend it there.", reason="config")
+    return TargetTable(url, _command(table.get("token_command"), where), plain)
+
+
+def _command(value: Any, where: str) -> tuple[str, ...]:
+    """The words of a token_command; no shell sees them. The errors do not repeat it: it may hold a secret."""
+    if value is None:
+        return ()
+    try:
+        words = shlex.split(value) if isinstance(value, str) else value
+    except ValueError:
+        words = None
+    if not (isinstance(words, list) and words and words[0] and all(isinstance(word, str) for word in words)):
+        raise Usage(
+            f"token_command of {where} must be a command line, or a list of its words.",
+            hint='Write it like token_command = "pass show uploads".',
+            reason="config",
+        )
+    return tuple(words)
 
 
 def _typed(raw: Mapping[str, Any], key: str, kind: type[Any] | tuple[type[Any], ...], default: Any) -> Any:

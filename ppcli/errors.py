@@ -27,6 +27,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -144,12 +145,21 @@ class Damaged(Transient):
     """The target holds other bytes than were sent; sending them again may mend it."""
 
 
-class SessionLost(StepFailure):
-    """The target no longer knows the session; `cause` says how it was noticed."""
+class Loss(StrEnum):
+    """Why a session cannot be used any more: it was forgotten, its time was up, or it holds wrong bytes for good."""
 
-    def __init__(self, cause: str) -> None:
+    GONE = "gone"
+    EXPIRED = "expired"
+    POISONED = "poisoned"
+
+
+class SessionLost(StepFailure):
+    """The session cannot be used any more; `cause` says how it was noticed."""
+
+    def __init__(self, cause: str, loss: Loss = Loss.GONE) -> None:
         super().__init__(cause)
         self.cause = cause
+        self.loss = loss
 
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -52,6 +52,15 @@ class UploadProgress(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class HashingProgress(JobEvent):
+    """Sources are read for their digests before anything is sent; told only where a target wants that."""
+
+    event: ClassVar[str] = "hashing_progress"
+    bytes_hashed: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkConfirmed(JobEvent):
     event: ClassVar[str] = "chunk_confirmed"
     name: str
@@ -191,6 +200,38 @@ class IncompleteListed(Event):
     job: str | None
     size: int
     modified: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Serving(Event):
+    """`ppcli serve` accepts connections from now on."""
+
+    event: ClassVar[str] = "serving"
+    url: str
+    host: str
+    port: int
+    data: str
+    pid: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCreated(Event):
+    """`ppcli serve` made a token: the one event with a secret in it, which is told here and never again.
+
+    `saved` names the file that keeps it for clients of this computer.
+    """
+
+    event: ClassVar[str] = "token"
+    user: str
+    token: str
+    saved: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserAdded(Event):
+    event: ClassVar[str] = "user"
+    user: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,11 @@ class GroupSync:
         self._next = _Round()
         self._broken: OSError | None = None
 
+    @property
+    def broken(self) -> bool:
+        """Whether a run has failed."""
+        return self._broken is not None
+
     def wait(self) -> None:
         """Return when everything written before the call is durable. Raises the OSError of the run that failed."""
         with self._changed:

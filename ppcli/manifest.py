@@ -176,6 +176,8 @@ def _apply_to_file(manifest: Manifest, file: FileEntry, step: Step) -> None:
             _replan(manifest, file, step)
         case steps.Compared():
             file.recheck = False
+        case steps.Digested():
+            file.digest = step.digest
         case steps.Completing():
             file.completing, file.digest = True, step.digest
         case steps.Completed():

@@ -105,12 +105,14 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A chunk as a target sees it. `checksum` is the XXH3-128 of its bytes in hex, where it is known already."""
+    """A chunk as a target sees it. `checksum` is the XXH3-128, `sha256` the SHA-256 of its bytes, both in hex, where
+    they are known already: from a reading before this one, so that the bytes sent are to be compared with them."""
 
     index: int
     offset: int
     size: int
     checksum: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +130,13 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What the target calls one file's upload. `detail` is the target's own, kept in the manifest, never a secret."""
+    """What the target calls one file's upload. `expires_at` `slides` where every chunk that is stored moves it on.
+    `detail` is the target's own, kept in the manifest, never a secret."""
 
     id: str
     expires_at: float | None = None
     detail: Mapping[str, str] = field(default_factory=dict)
+    slides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,14 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that users of a target should know; `code` is that of the warning it becomes."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What a target allows for one file, and what the pipeline must know of it. It branches on these, never on names.
 
@@ -200,6 +212,8 @@ class Limits:
     evidence               the best this target can give
     adopts                 True: `adopt` can keep or copy unchanged chunks of the version that is there already
     open_leaves_trace      True: opening a session creates something on the target, so the intent is made durable first
+    digest_first           True: `open` wants the digest of the whole file, and `find` finds content by it
+    remote                 True: every call crosses a network, so that it pays to ask about many files at once
     """
 
     chunk_min: int
@@ -211,3 +225,5 @@ class Limits:
     evidence: Evidence = Evidence.CONTENT
     adopts: bool = False
     open_leaves_trace: bool = True
+    digest_first: bool = False
+    remote: bool = False

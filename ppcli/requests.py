@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 DEFAULT_JOBS = 20
@@ -11,6 +11,9 @@ DEFAULT_RETRIES = 5
 
 Ask: TypeAlias = Callable[[str], bool | None]
 """Puts a yes/no question to the user; None when nobody is there to answer."""
+
+Prompt: TypeAlias = Callable[[str, bool], str | None]
+"""Asks the user for a text, which is not shown where the second argument says so; None when nobody is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +86,12 @@ class GetRequest:
     recursive: bool = False
     force: bool = False
     to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRequest:
+    """`ppcli login`. With a `token` there is nothing to ask for."""
+
+    to: str | None = None
+    email: str | None = None
+    token: str | None = field(default=None, repr=False)

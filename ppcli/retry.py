@@ -34,6 +34,7 @@ class Step(StrEnum):
     ABORT = "abort"
     READ = "read"
     REMOVE = "remove"
+    LOGIN = "login"
 
 
 @dataclass(frozen=True, slots=True)

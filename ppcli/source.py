@@ -42,10 +42,12 @@ _OTHER_KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """Of one whole file: `whole` is `sha256:hex`, `chunks` the XXH3-128 (hex) of each chunk in order."""
+    """Of one whole file: `whole` is `sha256:hex`, `chunks` the XXH3-128 (hex) of each chunk in order, `sha256` the
+    SHA-256 (hex) of each, where that was asked for."""
 
     whole: str
     chunks: list[str]
+    sha256: list[str] | None = None
 
 
 def fingerprint(path: Path) -> Fingerprint:

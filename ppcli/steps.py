@@ -93,6 +93,14 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class Digested:
+    """The digest of the whole source is known before its upload."""
+
+    file: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Completing:
     """All chunks are confirmed; the target is about to be asked to make the file visible."""
 
@@ -139,6 +147,7 @@ Step: TypeAlias = (
     | Reset
     | Replanned
     | Compared
+    | Digested
     | Completing
     | Completed
     | Failed
@@ -155,6 +164,7 @@ _KINDS: Mapping[str, type[Any]] = {
     "reset": Reset,
     "replanned": Replanned,
     "compared": Compared,
+    "digested": Digested,
     "completing": Completing,
     "completed": Completed,
     "failed": Failed,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from ppcli.model import FilePlan, Incomplete, Limits, Part, Receipt, Remote, Session, Slot, Survey
+from ppcli.model import FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 
 PIECE = 1 << 20
 """The largest run of bytes that a worker holds in memory at once."""
@@ -47,8 +47,9 @@ class Target(Protocol):
         """What holds for a file of `size` bytes. Raises `Usage` or `Rejected` where it cannot be taken at all."""
         ...
 
-    def find(self, name: str) -> Remote | None:
-        """The finished object under `name`, if there is one."""
+    def find(self, name: str, digest: str | None = None) -> Remote | None:
+        """The finished object under `name`, if there is one. Where `limits.digest_first` holds and `digest`
+        (`sha256:hex`) is given, only one with that content counts."""
         ...
 
     def digest(self, remote: Remote, *, fresh: bool = False) -> str | None:
@@ -94,8 +95,8 @@ class Target(Protocol):
         (`session` None). Repeatable; an unknown session is no error."""
         ...
 
-    def notices(self) -> Sequence[str]:
-        """What was found damaged on the target and mended since it was opened, a sentence each, for a warning."""
+    def notices(self) -> Sequence[Notice]:
+        """What users should know of the target, found since it was connected; a warning each."""
         ...
 
     def close(self) -> None: ...
@@ -128,4 +129,23 @@ class Store(Protocol):
 
     def locate(self, location: str) -> str | None:
         """The name that a location of this target stands for; None where it is not one."""
+        ...
+
+
+@runtime_checkable
+class Linker(Protocol):
+    """A target that knows content by its digest, whatever its name."""
+
+    def link(self, file: FilePlan) -> Remote | None:
+        """Make content that is there already visible under `file.name` too, by `file.digest`; None where it is not
+        there. Repeatable."""
+        ...
+
+
+@runtime_checkable
+class Accounts(Protocol):
+    """A target that gives tokens for an account's password."""
+
+    def login(self, email: str, password: str) -> str:
+        """A new token. Raises `Credentials` for a wrong password."""
         ...

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from cli_kit import Cli, fast_directory, make_cli
+
+if TYPE_CHECKING:
+    from putplace_kit import PutPlace
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +35,24 @@ def cli(request: pytest.FixtureRequest, root: Path) -> Cli:
 @pytest.fixture
 def pads(root: Path) -> Cli:
     return make_cli(root, "pads")
+
+
+@pytest.fixture(scope="session")
+def putplace() -> Iterator[PutPlace]:
+    """The real PutPlace server, one for all tests."""
+    from putplace_kit import running_putplace
+
+    with fast_directory() as path, running_putplace(path) as server:
+        yield server
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--sweep", action="store_true", help="run the long sweeps as well")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long sweeps have short versions, which always run."""
+    if not config.getoption("--sweep"):
+        long = [item for item in items if item.get_closest_marker("sweep")]
+        items[:] = [item for item in items if not item.get_closest_marker("sweep")]
+        config.hook.pytest_deselected(items=long)

@@ -11,12 +11,14 @@ from ppcli.digests import DigestCache
 from ppcli.errors import PpcliError
 from ppcli.events import Event
 from ppcli.halt import Halt
+from ppcli.hashing import Hashes
 from ppcli.jobs import Job, JobStore
 from ppcli.manifest import FileEntry, JobOptions, Manifest, now
 from ppcli.model import FilePlan, JobState, Limits, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.source import fingerprint
 from ppcli.target import Body, Target
 from ppcli.targets import Settings, connect
+from ppcli.transport import Transport
 
 Fault = Callable[[str, str, int | None], None]
 
@@ -40,15 +42,16 @@ class Recording:
 class Place:
     """A data dir, a config dir and a target in a temporary directory."""
 
-    def __init__(self, root: Path, url: str, chunk_size: int) -> None:
+    def __init__(self, root: Path, url: str, chunk_size: int, http: Callable[[str], Transport] | None = None) -> None:
         self.root, self.url, self.chunk_size = root, url, chunk_size
+        self.http = http or Transport
         self.store = JobStore(root / "data")
         self.sources = root / "sources"
         self.sources.mkdir(parents=True, exist_ok=True)
 
     def connect(self) -> Target:
         cache = DigestCache(self.root / "data")
-        settings = Settings(self.root / "data", self.root / "config", cache.of_file, self.chunk_size)
+        settings = Settings(self.root / "data", self.root / "config", cache.of_file, self.chunk_size, http=self.http)
         return connect(self.url, settings)
 
     def source(self, name: str, data: bytes) -> Path:
@@ -74,7 +77,7 @@ def run(job: Job, target: Target, listener: Recording | None = None) -> PpcliErr
     if job.manifest.state is not JobState.UPLOADING:
         job.record(steps.JobChanged(JobState.UPLOADING))
     files = [index for index, entry in enumerate(job.manifest.files) if not entry.state.finished]
-    outcome = pipeline.run(job, target, files, listener or Recording(), Halt(), lambda entry, digest: None)
+    outcome = pipeline.run(job, target, files, listener or Recording(), Halt(), Hashes())
     job.close()
     return outcome.error
 
@@ -109,9 +112,9 @@ class Faulty:
     def limits(self, size: int) -> Limits:
         return self._target.limits(size)
 
-    def find(self, name: str) -> Remote | None:
+    def find(self, name: str, digest: str | None = None) -> Remote | None:
         self._fault("find", name, None)
-        return self._target.find(name)
+        return self._target.find(name, digest)
 
     def open(self, file: FilePlan, old: Session | None, base: Remote | None) -> Session:
         self._fault("open", file.name, None)

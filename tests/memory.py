@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import xxhash
 
 from ppcli.errors import Damaged, SessionLost
-from ppcli.model import Evidence, FilePlan, Limits, Part, Receipt, Remote, Session, Slot, Survey
+from ppcli.model import Evidence, FilePlan, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.target import Body
 
 DEFAULT_LIMITS = Limits(
@@ -57,7 +57,7 @@ class MemoryTarget:
     def limits(self, size: int) -> Limits:
         return self.allowed
 
-    def find(self, name: str) -> Remote | None:
+    def find(self, name: str, digest: str | None = None) -> Remote | None:
         return self._remote(name) if name in self.objects else None
 
     def digest(self, remote: Remote, *, fresh: bool = False) -> str | None:
@@ -127,7 +127,7 @@ class MemoryTarget:
         with self._call("abort", file.name, None):
             self.uploads.pop(session.id, None)
 
-    def notices(self) -> Sequence[str]:
+    def notices(self) -> Sequence[Notice]:
         return ()
 
     def close(self) -> None:

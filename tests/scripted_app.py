@@ -28,6 +28,7 @@ from ppcli.events import (
     FileFailed,
     FilePlanned,
     FileSkipped,
+    HashingProgress,
     IncompleteListed,
     JobFinished,
     JobStarted,
@@ -37,7 +38,10 @@ from ppcli.events import (
     ReservationProgress,
     Result,
     Retrying,
+    Serving,
+    TokenCreated,
     UploadProgress,
+    UserAdded,
     WarningRaised,
 )
 from ppcli.model import Action, Evidence, JobState
@@ -96,6 +100,7 @@ EVERY_EVENT: tuple[Event, ...] = (
     STARTED,
     ReservationProgress(JOB, reserved=20, total=25),
     progress(30 * MIB, 20 * MIB),
+    HashingProgress(None, bytes_hashed=10 * MIB, bytes_total=20 * MIB),
     ChunkConfirmed(JOB, "a.bin", chunk=0, confirmed=1, total=25, evidence=Evidence.CONTENT),
     Retrying(JOB, "a.bin", chunk=None, step="open", attempt=1, delay=0.5, cause="connection refused"),
     FilePlanned(None, "a.bin", "/x/a.bin", size=100 * MIB, chunks=25, chunk_size=4 * MIB),
@@ -106,6 +111,9 @@ EVERY_EVENT: tuple[Event, ...] = (
     STATUS,
     ObjectListed("a.bin", 100 * MIB, "sha256:00ff", "2026-01-02T03:04:05Z"),
     IncompleteListed("u1", "a.bin", None, 5, None),
+    Serving("http://127.0.0.1:8765", "127.0.0.1", 8765, "/srv/ppcli", pid=4711, version="0.1.0"),
+    TokenCreated("owner@localhost", "not-a-real-token", saved=None),
+    UserAdded("you@example.org"),
     JobFinished(JOB, JobState.PAUSED, 75),
     ended(JobState.PAUSED, 75, GONE),
 )

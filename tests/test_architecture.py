@@ -14,23 +14,27 @@ ROOT = Path(__file__).parent.parent / "ppcli"
 LAYERS = [
     ["cli", "__main__"],
     ["app"],
+    ["server"],
     ["pipeline"],
     ["collect"],
     ["targets"],
     ["pads", "groupsync"],
-    ["jobs", "config", "digests"],
+    ["transport"],
+    ["hashing"],
+    ["jobs", "config", "digests", "credentials", "logins"],
     ["jobfiles"],
     ["source", "retry", "names", "lock"],
     ["pieces"],
     ["summary", "journal"],
     ["manifest"],
-    ["steps", "planner", "halt", "disk", "units"],
+    ["steps", "planner", "halt", "disk", "units", "origin"],
     ["target", "events", "requests", "records"],
     ["model", "errors"],
     [""],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 PURE = ["target", "planner", "manifest", "steps", "summary", "model", "events", "errors", "records", "names", "units"]
+PURE += ["origin"]
 TOUCHES_THE_WORLD = {"os", "socket", "subprocess", "threading", "time", "sqlite3", "httpx", "ppcli.disk", "tempfile"}
 
 
@@ -100,3 +104,29 @@ def test_only_the_command_line_prints_and_exits() -> None:
 def test_files_stay_readable() -> None:
     long = {str(p.relative_to(ROOT)): n for p in modules() if (n := len(p.read_text().splitlines())) > 320}
     assert not long
+
+
+MAY_SERVE = ["config", "disk", "errors", "events", "groupsync", "lock", "logins", "model", "names", "origin", "units"]
+WEB = {"fastapi", "starlette", "uvicorn", "pydantic", "uvloop", "httptools"}
+
+
+def test_the_server_stands_on_the_base_alone_and_only_the_command_line_knows_it() -> None:
+    for path in modules():
+        here = own_part(path)
+        for name in imported(path):
+            if here == "server" and name.startswith("ppcli."):
+                assert part(name) in ["server", "__version__", *MAY_SERVE], f"{path.name} imports {name}"
+            if here not in ("server", "cli"):
+                assert not name.startswith("ppcli.server"), f"{path} imports {name}"
+            if here not in ("server", "cli"):
+                assert name.split(".")[0] not in WEB, f"{path} imports {name}"
+
+
+def test_the_domain_of_the_server_knows_no_web_framework() -> None:
+    """So that `serve --new-token` works without the extra, and another protocol may come in front of it."""
+    web = {"app", "bounds", "fields", "gate", "models", "problems", "run"}
+    for path in (ROOT / "server").glob("*.py"):
+        if path.stem not in web and not path.stem.startswith("routes_"):
+            for name in imported(path):
+                assert name.split(".")[0] not in WEB, f"{path.name} imports {name}"
+                assert not (name.startswith("ppcli.server.") and name.split(".")[2] in web), f"{path.name}: {name}"

@@ -66,8 +66,8 @@ def test_a_damaged_index_is_set_aside_and_rebuilt(home: Path, damage: Callable[[
     assert [(found.name, found.digest) for found in pads.list("")] == [("dir/ä", sha256(V2)), ("empty", sha256(b""))]
     assert pads.find("empty") == remote
     assert get(pads, "dir/ä") == V2
-    assert all("rebuilt" in notice for notice in pads.notices())
-    assert all(Path(notice.rpartition(" ")[2].rstrip(".")).exists() for notice in pads.notices())
+    assert all("rebuilt" in notice.message for notice in pads.notices())
+    assert all(Path(notice.message.rpartition(" ")[2].rstrip(".")).exists() for notice in pads.notices())
     assert pads.notices()
     audit(index(home))
     put(pads, "new", V1, "fifth")

@@ -16,6 +16,7 @@ from ppcli import journal, pipeline, steps
 from ppcli.errors import Credentials, Doubt, Integrity, Local, Rejected, SessionLost, Temporary, Transient
 from ppcli.events import ChunkConfirmed, FileCompleted, Retrying
 from ppcli.halt import Halt
+from ppcli.hashing import Hashes
 from ppcli.jobfiles import JOURNAL
 from ppcli.jobs import Job
 from ppcli.manifest import Manifest
@@ -260,7 +261,7 @@ def test_a_stop_lets_chunks_in_flight_end(place: Place) -> None:
     target.fault = stop
     job = place.job([place.source("a", bytes(100 * CHUNK))], jobs=2)
     job.record(steps.JobChanged(JobState.UPLOADING))
-    pipeline.run(job, target, [0], Recording(), halt, lambda entry, digest: None)
+    pipeline.run(job, target, [0], Recording(), halt, Hashes())
     chunks = job.manifest.files[0].chunks
     job.close()
     assert chunks[5].state is ChunkState.CONFIRMED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ppcli.app.workplace import Workplace
 from ppcli.events import Listener, Result
 from ppcli.requests import (
@@ -9,6 +11,8 @@ from ppcli.requests import (
     CancelRequest,
     GetRequest,
     ListRequest,
+    LoginRequest,
+    Prompt,
     PutRequest,
     RemoveRequest,
     ResumeRequest,
@@ -23,6 +27,11 @@ class App:
     def __init__(self, listener: Listener, ask: Ask) -> None:
         self._listener = listener
         self._ask = ask
+
+    @property
+    def listener(self) -> Listener:
+        """For the use cases of other packages: they tell their events here."""
+        return self._listener
 
     def put(self, request: PutRequest) -> Result:
         from ppcli.app.putting import put
@@ -71,3 +80,16 @@ class App:
 
         with Workplace(self._listener, self._ask) as place:
             return recover(place, to)
+
+    def login(self, request: LoginRequest, prompt: Prompt, tell: Callable[[str], None]) -> Result:
+        """`tell` gets the one sentence that says what was done, for people."""
+        from ppcli.app.login import login
+
+        with Workplace(self._listener, self._ask) as place:
+            return login(place, request, prompt, tell)
+
+    def logout(self, to: str | None, tell: Callable[[str], None]) -> Result:
+        from ppcli.app.login import logout
+
+        with Workplace(self._listener, self._ask) as place:
+            return logout(place, to, tell)

@@ -59,11 +59,10 @@ class _Fetch:
 
     def destination(self, name: str) -> Path:
         """Where a single object goes: DEST, or below it where it is a directory, or `./LASTPART`."""
-        last = safe_relative(name).name
-        if self._request.dest is None:
-            return Path(last)
-        dest = Path(self._request.dest)
-        return dest / last if dest.is_dir() or self._request.dest.endswith("/") else dest
+        dest = Path(self._request.dest or ".")
+        if self._request.dest is not None and not dest.is_dir() and not self._request.dest.endswith("/"):
+            return dest
+        return dest / safe_relative(name.rpartition("/")[2])
 
     def tree(self, name: str) -> Result:
         """Everything below `name`, by relative name, into DEST (by default a directory called like the last part)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ from ppcli.collect import Found
 from ppcli.errors import PpcliError, Rejected, SourceError
 from ppcli.events import FileCompleted
 from ppcli.manifest import FileEntry
-from ppcli.model import Action, Fingerprint, JobState, Limits, Remote
+from ppcli.model import Action, FilePlan, Fingerprint, JobState, Limits, Remote
 from ppcli.pipeline.context import failure
+from ppcli.requests import PutRequest
 from ppcli.retry import Step
-from ppcli.source import fingerprint
-from ppcli.target import Target
+from ppcli.source import OnBytes, Source, fingerprint
+from ppcli.target import Linker, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ def plan_file(
     seen: Fingerprint | None,
     wanted: int | None,
     error: PpcliError | None = None,
+    digest: str | None = None,
 ) -> FileEntry:
     """The manifest entry for a source; with an `error` it has failed already, and a resume will try it again. Raises
     `Usage` for a chunk size (`wanted`, bytes) that the target does not take."""
@@ -44,46 +47,60 @@ def plan_file(
         error, chunk_size = rejected, max(1, size)
     state = JobState.FAILED if error else JobState.INITIATED
     kept = failure(error) if error else None
-    return FileEntry(name, path, seen, chunk_size, planner.plan_chunks(size, chunk_size), state=state, failure=kept)
+    chunks = planner.plan_chunks(size, chunk_size)
+    return FileEntry(name, path, seen, chunk_size, chunks, digest=digest, state=state, failure=kept)
 
 
 class Examiner:
-    """Decides for each file of a `put` that no unfinished job has: unchanged, to be sent, or failed."""
+    """Decides for each file of a `put` that no unfinished job has: unchanged, to be sent, or failed. Any thread may
+    ask, for different files."""
 
-    def __init__(
-        self, place: Workplace, target: Target, *, checksum: bool, immutable: bool, wanted: int | None
-    ) -> None:
+    def __init__(self, place: Workplace, target: Target, request: PutRequest) -> None:
         self._place = place
         self._target = target
-        self._checksum = checksum
-        self._immutable = immutable
-        self._wanted = wanted
+        self._request = request
 
-    def examine(self, found: Found, path: Path) -> Unchanged | FileEntry:
-        """`path` is where to read it. Raises what halts a job."""
+    def examine(self, found: Found, path: Path, on_bytes: OnBytes) -> Unchanged | FileEntry:
+        """`path` is where to read it; `on_bytes` is told what is read before anything is sent. Raises what halts a
+        job."""
         source = str(found.path)
         if found.error is not None:
             return self._failed(found, source, None, found.error)
         seen: Fingerprint | None = None
+        digest = None
         try:
             seen = fingerprint(path)
             limits = self._target.limits(seen.size)
-            remote = self._place.call(Step.FIND, found.name, lambda: self._target.find(found.name))
+            if limits.digest_first:
+                seen, digest = self._digest(path, seen, limits, on_bytes)
+            remote = self._find(found.name, digest)
             if remote is not None:
-                if (digest := self._same(path, seen, remote)) is not None:
-                    return _unchanged(found, source, seen, remote, digest, limits)
-                if self._immutable:
+                if (same := self._same(path, seen, remote, digest)) is not None:
+                    return _unchanged(found, source, seen, remote, same, limits)
+                if self._request.immutable:
                     raise _exists(found.name)
+            elif digest is not None and (remote := self._link(found.name, seen, digest)) is not None:
+                return _unchanged(found, source, seen, remote, digest, limits)
         except PpcliError as error:
             if not error.ends_file:
                 raise
             return self._failed(found, source, seen, error)
-        return plan_file(self._target, found.name, source, seen, self._wanted)
+        return plan_file(self._target, found.name, source, seen, self._request.chunk_size, digest=digest)
+
+    def unknown(self, path: Path) -> int:
+        """How many bytes `examine` will have to read of a file before anything can be sent."""
+        with contextlib.suppress(PpcliError):
+            seen = fingerprint(path)
+            if self._target.limits(seen.size).digest_first and (
+                self._request.checksum or self._place.hashes.known(path, seen) is None
+            ):
+                return seen.size
+        return 0
 
     def unseen(self, found: Found, path: Path) -> FileEntry:
         """The plan for a file without asking the target; its chunk size is looked at again when it is opened."""
         source = str(found.path)
-        chunk_size = self._wanted or planner.USUAL_CHUNK_SIZE
+        chunk_size = self._request.chunk_size or planner.USUAL_CHUNK_SIZE
         try:
             if found.error is not None:
                 raise found.error
@@ -100,12 +117,38 @@ class Examiner:
             )
         return FileEntry(found.name, source, seen, chunk_size, planner.plan_chunks(seen.size, chunk_size))
 
-    def _same(self, path: Path, seen: Fingerprint, remote: Remote) -> str | None:
+    def _digest(self, path: Path, seen: Fingerprint, limits: Limits, on_bytes: OnBytes) -> tuple[Fingerprint, str]:
+        """The digest of a source, and the revision it belongs to."""
+        hashes = self._place.hashes
+        if not self._request.checksum and (known := hashes.known(path, seen)) is not None:
+            return seen, known
+        with Source(path) as source:
+            chunk_size = planner.chunk_size(source.fingerprint.size, limits, self._request.chunk_size)
+            return source.fingerprint, hashes.of(source, chunk_size, on_bytes)
+
+    def _find(self, name: str, digest: str | None) -> Remote | None:
+        """What is there under this name; of a target that finds by content, first of all this content."""
+        remote = self._place.call(Step.FIND, name, lambda: self._target.find(name, digest))
+        if remote is None and digest is not None and self._request.immutable:
+            remote = self._place.call(Step.FIND, name, lambda: self._target.find(name))
+        return remote
+
+    def _link(self, name: str, seen: Fingerprint, digest: str) -> Remote | None:
+        """The target may have this content under another name."""
+        target = self._target
+        if self._request.dry_run or not isinstance(target, Linker):
+            return None
+        plan = FilePlan("", 0, name, seen.size, seen.mtime_ns / 10**9, max(1, seen.size), 1, digest)
+        return self._place.call(Step.FIND, name, lambda: target.link(plan))
+
+    def _same(self, path: Path, seen: Fingerprint, remote: Remote, digest: str | None) -> str | None:
         """The digest that source and remote share; None where they differ or it cannot be proved."""
         if remote.size != seen.size:
             return None
-        there = self._target.digest(remote, fresh=self._checksum)
-        here = self._place.file_digest(path, self._checksum) if there is not None else None
+        there = self._target.digest(remote, fresh=self._request.checksum)
+        if there is None:
+            return None
+        here = digest or self._place.file_digest(path, self._request.checksum)
         return here if here == there else None
 
     def _failed(self, found: Found, source: str, seen: Fingerprint | None, error: PpcliError) -> FileEntry:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from ppcli import planner, source, steps
 from ppcli.app.cancelling import cancel_job
+from ppcli.app.examining import Examination
 from ppcli.app.matching import Match, match, settle_ended
 from ppcli.app.planning import Examiner, Unchanged, unreadable
 from ppcli.app.rebuilding import reopen
@@ -40,7 +41,7 @@ class _Put:
     def __init__(self, place: Workplace, request: PutRequest) -> None:
         self._place = place
         self._request = request
-        chosen = place.config.place(request.to)
+        chosen = place.chosen(request.to)
         self._target = place.target(chosen.url, request.chunk_size)
         if request.chunk_size is not None:
             planner.chunk_size(0, self._target.limits(0), request.chunk_size)
@@ -52,9 +53,7 @@ class _Put:
         self._draft: Draft | None = None
         self._seen: dict[Found, Unchanged | FileEntry] = {}
         self._unable: PpcliError | None = None
-        self._examiner = Examiner(
-            place, self._target, checksum=request.checksum, immutable=request.immutable, wanted=request.chunk_size
-        )
+        self._examiner = Examiner(place, self._target, request)
 
     def run(self) -> Result:
         with self._spooled():
@@ -110,19 +109,26 @@ class _Put:
 
     def _examine(self, files: Sequence[Found]) -> None:
         """What halts a job stops the looking: the rest is planned unseen, and the job is paused."""
+        try:
+            for found, seen in self._look(files) if self._unable is None else ():
+                if isinstance(seen, Unchanged):
+                    self._place.listener.hear(seen.told)
+                self._seen[found] = seen
+        except (Usage, Interrupted):
+            raise
+        except PpcliError as error:
+            self._unable = error
         for found in files:
-            try:
-                if self._unable is None:
-                    seen = self._examiner.examine(found, self._path(found))
-                    if isinstance(seen, Unchanged):
-                        self._place.listener.hear(seen.told)
-                    self._seen[found] = seen
-                    continue
-            except (Usage, Interrupted):
-                raise
-            except PpcliError as error:
-                self._unable = error
-            self._seen[found] = self._examiner.unseen(found, self._path(found))
+            if found not in self._seen:
+                self._seen[found] = self._examiner.unseen(found, self._path(found))
+
+    def _look(self, files: Sequence[Found]) -> Iterator[tuple[Found, Unchanged | FileEntry]]:
+        """Examine files: side by side where every question crosses a network, else one after the other."""
+        if self._target.limits(0).remote:
+            yield from Examination(self._place, self._examiner).run([(found, self._path(found)) for found in files])
+        else:
+            for found in files:
+                yield found, self._examiner.examine(found, self._path(found), lambda count: None)
 
     def _dry_run(self) -> Result:
         matched = {one.found for one in self._match()}

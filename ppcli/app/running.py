@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 
 from ppcli import pipeline, steps
 from ppcli.app.log import JobLog
@@ -15,7 +14,7 @@ from ppcli.events import JobFinished, JobStarted, ReservationProgress, Result
 from ppcli.halt import Halt
 from ppcli.jobfiles import LOG
 from ppcli.jobs import Job
-from ppcli.manifest import STDIN, FileEntry
+from ppcli.manifest import FileEntry
 from ppcli.model import JobState
 from ppcli.pipeline import narrate
 from ppcli.pipeline.context import failure
@@ -91,7 +90,7 @@ def run_job(
         if unable is None and pending:
             unable = _begin(job)
         if unable is None and pending:
-            outcome = pipeline.run(job, target, pending, log, halt, _remember(place))
+            outcome = pipeline.run(job, target, pending, log, halt, place.hashes)
             error = _reported(outcome.error, log, job)
             _add(runs.tally, outcome.meter)
         else:
@@ -117,14 +116,6 @@ def _reported(error: PpcliError | None, log: JobLog, job: Job) -> PpcliError | N
         return error
     log.bug(error.__cause__ or error)
     return Internal(error.message, hint=f"Please report this, with the log {job.directory / LOG}.", reason="bug")
-
-
-def _remember(place: Workplace) -> pipeline.RecordDigest:
-    def record(entry: FileEntry, digest: str) -> None:
-        if entry.path != STDIN and entry.fingerprint is not None:
-            place.digests.put(Path(entry.path), entry.fingerprint, digest)
-
-    return record
 
 
 def _conclude(job: Job, files: Sequence[int], asked: int, error: PpcliError | None, log: JobLog) -> Ending:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import TypeVar
 
 from ppcli import config
 from ppcli.app.signals import Signals
+from ppcli.app.transports import Transports
 from ppcli.digests import DigestCache
 from ppcli.errors import PpcliError
-from ppcli.events import ErrorInfo, Listener, Result, WarningRaised
+from ppcli.events import ErrorInfo, Event, Listener, Result, WarningRaised
 from ppcli.halt import Halt
+from ppcli.hashing import Hashes
 from ppcli.jobs import JobStore
 from ppcli.model import JobState
 from ppcli.pipeline.context import retrying
@@ -27,18 +30,36 @@ from ppcli.targets import Settings, connect
 T = TypeVar("T")
 
 
+class OneByOne:
+    """A listener that several threads may tell something: it passes one event at a time on."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._lock = threading.Lock()
+
+    def hear(self, event: Event) -> None:
+        with self._lock:
+            self._listener.hear(event)
+
+    def tick(self) -> None:
+        with self._lock:
+            self._listener.tick()
+
+
 class Workplace:
     """Open for one command. While it is open, signals raise `Interrupted`, or stop the run that is under way."""
 
     def __init__(self, listener: Listener, ask: Ask) -> None:
-        self.listener = listener
+        self.listener: Listener = OneByOne(listener)
         self.ask = ask
         self.started = time.monotonic()
         self.dirs = config.dirs()
         self.config = config.load(self.dirs.config)
         self.jobs = JobStore(self.dirs.data)
         self.digests = DigestCache(self.dirs.data)
+        self.hashes = Hashes(self.digests)
         self.signals = Signals()
+        self.transports = Transports(self.config, self.dirs.config)
         self._targets: dict[tuple[str, int | None], Target] = {}
 
     def __enter__(self) -> Workplace:
@@ -48,8 +69,9 @@ class Workplace:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for target in self._targets.values():
             for notice in target.notices():
-                self.warn("index_damaged", notice)
+                self.warn(notice.code, notice.message)
             target.close()
+        self.transports.close()
         self.digests.close()
         self.signals.restore()
 
@@ -57,13 +79,26 @@ class Workplace:
         """Connect to a target, once; it is closed with the workplace."""
         key = (url, chunk_size)
         if key not in self._targets:
-            settings = Settings(self.dirs.data, self.dirs.config, self.file_digest, chunk_size, self.known_digest)
+            settings = Settings(
+                self.dirs.data,
+                self.dirs.config,
+                self.file_digest,
+                chunk_size,
+                self.known_digest,
+                lambda base: self.transports.get(base, url),
+            )
             self._targets[key] = connect(url, settings)
         return self._targets[key]
 
     def choose(self, to: str | None) -> str:
         """The URL of the target that is meant."""
-        return self.config.place(to).url
+        return self.chosen(to).url
+
+    def chosen(self, to: str | None) -> config.Place:
+        """The target that is meant; from now on, PPCLI_TOKEN is for its origin."""
+        place = self.config.place(to)
+        self.transports.choose(place.url)
+        return place
 
     def file_digest(self, path: Path, fresh: bool) -> str:
         return self.digests.of_file(path, fresh=fresh)

@@ -15,11 +15,21 @@ from rich.table import Table
 from rich.text import Text
 
 from ppcli.cli.call import View
-from ppcli.cli.gauge import Gauge
+from ppcli.cli.gauge import Gauge, Hashing
 from ppcli.cli.narrator import Narrator
 from ppcli.cli.results import result_lines
 from ppcli.cli.streams import Stream, same_terminal
-from ppcli.events import Event, JobEvent, JobFinished, JobStarted, ReservationProgress, Result, Retrying, UploadProgress
+from ppcli.events import (
+    Event,
+    HashingProgress,
+    JobEvent,
+    JobFinished,
+    JobStarted,
+    ReservationProgress,
+    Result,
+    Retrying,
+    UploadProgress,
+)
 from ppcli.model import JobState
 
 REFRESH = 0.1
@@ -63,14 +73,19 @@ class Bars:
         )
         self._narrator = Narrator(self._say, clock, view)
         self._gauges: dict[str | None, Gauge] = {}
+        self._hashing: Hashing | None = None
         self._live: Live | None = None
         self._drawn_at = 0.0
 
     def hear(self, event: Event) -> None:
         for line in result_lines(event, self._view):
             self._give(line)
+        if isinstance(event, JobStarted | Result):
+            self._hashed()
         if isinstance(event, Result):
             self.close()
+        elif isinstance(event, HashingProgress):
+            self._hash(event)
         elif isinstance(event, JobEvent):
             self._measure(event)
         self._narrator.hear(event)
@@ -80,10 +95,10 @@ class Bars:
 
     def tick(self) -> None:
         now = self._clock()
-        if now - self._drawn_at < REFRESH or not self._gauges:
+        if now - self._drawn_at < REFRESH or not self._shown():
             return
         if self._live is None:
-            if not any(gauge.moving or now - gauge.started_at >= PATIENCE for gauge in self._gauges.values()):
+            if not any(gauge.moving or now - gauge.started_at >= PATIENCE for gauge in self._shown()):
                 return
             self._live = Live(
                 console=self._console,
@@ -103,6 +118,25 @@ class Bars:
         for job in list(self._gauges):
             self._finish(job, None)
 
+    def _shown(self) -> list[Gauge | Hashing]:
+        return [*([self._hashing] if self._hashing else []), *self._gauges.values()]
+
+    def _hash(self, event: HashingProgress) -> None:
+        if self._hashing is None:
+            self._hashing = Hashing(event, self._clock())
+        self._hashing.measure(event, self._clock())
+
+    def _hashed(self) -> None:
+        """The reading is over: its bar goes."""
+        self._hashing = None
+        if not self._gauges:
+            self._still()
+
+    def _still(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
     def _measure(self, event: JobEvent) -> None:
         gauge = self._gauges.get(event.job)
         if gauge is None:
@@ -121,13 +155,12 @@ class Bars:
         """Print a job's bars for good, above those that still move."""
         gauge = self._gauges.pop(job)
         gauge.finish(state, self._clock())
-        if not self._gauges and self._live is not None:
-            self._live.stop()
-            self._live = None
+        if not self._gauges:
+            self._still()
         self._console.print(_drawing(gauge, self._console.width))
 
     def _draw(self) -> RenderableType:
-        return Group(*(_drawing(gauge, self._console.width) for gauge in self._gauges.values()))
+        return Group(*(_drawing(gauge, self._console.width) for gauge in self._shown()))
 
     def _say(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)
@@ -142,8 +175,8 @@ class Bars:
             self._out.line(line)
 
 
-def _drawing(gauge: Gauge, width: int) -> Table:
-    """Three lines that fit the terminal; the last column stays free, as some terminals wrap when it is written."""
+def _drawing(gauge: Gauge | Hashing, width: int) -> Table:
+    """Lines that fit the terminal; the last column stays free, as some terminals wrap when it is written."""
     grid = Table.grid(padding=(0, 1))
     grid.width = max(width - 1, 1)
     grid.add_column(no_wrap=True)

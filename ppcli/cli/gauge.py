@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ppcli.cli import sentences
-from ppcli.events import JobStarted, ReservationProgress, UploadProgress
+from ppcli.events import HashingProgress, JobStarted, ReservationProgress, UploadProgress
 from ppcli.model import JobState
 from ppcli.units import format_duration, format_rate, format_size
 
@@ -23,6 +23,27 @@ class Row:
     @property
     def percent(self) -> int:
         return sentences.percent(self.done, self.total)
+
+
+class Hashing:
+    """How far the reading of sources is, before there is a job. It is never left on the screen."""
+
+    completed = finished = False
+
+    def __init__(self, event: HashingProgress, now: float) -> None:
+        self.started_at = now
+        self.moving = False
+        self.event = event
+        self._now = now
+
+    def measure(self, event: HashingProgress, now: float) -> None:
+        self.event, self._now = event, now
+
+    def rows(self) -> tuple[Row, ...]:
+        done, total = self.event.bytes_hashed, self.event.bytes_total
+        rate = done / max(self._now - self.started_at, 0.001) if self._now > self.started_at else 0.0
+        amount = f"{format_size(done)}/{format_size(total)}"
+        return (Row("Hashed", done, total or 1, amount, format_rate(rate) if rate else ""),)
 
 
 class Gauge:

@@ -13,7 +13,9 @@ from typing import Any
 from ppcli.cli.streams import Stream
 from ppcli.events import Event
 
-_KEPT_WHEN_QUIET = frozenset({"warning", "job", "object", "incomplete", "job_finished", "result"})
+_KEPT_WHEN_QUIET = frozenset(
+    {"warning", "job", "object", "incomplete", "job_finished", "serving", "token", "user", "result"}
+)
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 
 

@@ -21,6 +21,9 @@ _COMMANDS = {
     "get": "ppcli.cli.objects:get",
     "rm": "ppcli.cli.objects:rm",
     "pads": "ppcli.cli.objects:pads",
+    "login": "ppcli.cli.login:login",
+    "logout": "ppcli.cli.login:logout",
+    "serve": "ppcli.cli.serve:serve",
     "completion": "ppcli.cli.completion:completion",
 }
 

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from ppcli.cli import sentences
 from ppcli.cli.call import View
 from ppcli.cli.streams import escape
-from ppcli.events import Event, FileFailed, JobFinished, JobStarted, Result, Retrying, WarningRaised
+from ppcli.events import (
+    Event,
+    FileFailed,
+    JobFinished,
+    JobStarted,
+    Result,
+    Retrying,
+    Serving,
+    TokenCreated,
+    WarningRaised,
+)
 from ppcli.model import JobState
 
 RETRY_INTERVAL = 30.0
@@ -44,6 +54,10 @@ class Narrator:
             case WarningRaised():
                 if not self._quiet or event.code == "default_target":  # success on this disk only is never silent
                     self._tell(f"warning: {event.message}")
+            case TokenCreated() if event.saved is not None:  # told once, so also with --quiet
+                self._tell(f"the token of {event.user}, also kept in {event.saved}: {event.token}")
+            case Serving():
+                self.note(f"serving {event.data} at {event.url}; Ctrl-C stops it")
             case FileFailed():
                 self._failed(event)
             case JobFinished():

@@ -24,6 +24,14 @@ TAKES_VALUE = frozenset(
         "--retries",
         "--limit-rate",
         "--wait-lock",
+        "--email",
+        "--host",
+        "--port",
+        "--data",
+        "--certfile",
+        "--keyfile",
+        "--add-user",
+        "--new-token",
     }
 )
 """The options whose next word is their value; a test compares them with the commands."""

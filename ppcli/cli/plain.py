@@ -10,7 +10,7 @@ from ppcli.cli.call import View
 from ppcli.cli.narrator import Narrator
 from ppcli.cli.results import result_lines
 from ppcli.cli.streams import Stream
-from ppcli.events import Event, JobFinished, ReservationProgress, UploadProgress
+from ppcli.events import Event, HashingProgress, JobFinished, JobStarted, ReservationProgress, UploadProgress
 from ppcli.units import format_duration, format_rate
 
 FIRST_HEARTBEAT = 10.0
@@ -37,6 +37,7 @@ class Plain:
         self._narrator = Narrator(err.line, clock, view, quiet=quiet)
         self._uploads: dict[str | None, UploadProgress] = {}
         self._reservations: dict[str | None, ReservationProgress] = {}
+        self._hashing: HashingProgress | None = None
         self._started = clock()
         self._moved = self._started
         self._due = self._started + FIRST_HEARTBEAT
@@ -47,6 +48,10 @@ class Plain:
         match event:
             case UploadProgress():
                 self._progress(event)
+            case HashingProgress():
+                self._hashing = event
+            case JobStarted():
+                self._hashing = None
             case ReservationProgress():
                 self._reservations[event.job] = event
             case JobFinished():
@@ -70,6 +75,8 @@ class Plain:
         self._uploads[event.job] = event
 
     def _heartbeat(self, now: float) -> str:
+        if self._hashing is not None:
+            return f"{sentences.hashing(self._hashing)}, {format_duration(now - self._started)} so far"
         if not self._uploads:
             reserved = sum(event.reserved for event in self._reservations.values())
             what = f"{sentences.counted(reserved, 'chunk')} reserved, nothing sent yet" if reserved else "still working"

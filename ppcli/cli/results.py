@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from ppcli.cli.call import View
 from ppcli.cli.sentences import counted, percent
 from ppcli.cli.streams import escape
-from ppcli.events import Event, FileCompleted, FilePlanned, IncompleteListed, JobStatus, ObjectListed
+from ppcli.events import (
+    Event,
+    FileCompleted,
+    FilePlanned,
+    IncompleteListed,
+    JobStatus,
+    ObjectListed,
+    Serving,
+    TokenCreated,
+    UserAdded,
+)
 from ppcli.model import Evidence
 from ppcli.units import format_size
 
@@ -31,6 +41,12 @@ def _lines(event: Event, view: View) -> Iterator[str]:
             yield event.name
         case IncompleteListed():
             yield f"{event.size:>14}  {event.modified or '-':<24}  {event.id}  {event.job or '-'}  {event.name or '-'}"
+        case Serving():
+            yield event.url
+        case TokenCreated(saved=None):
+            yield event.token
+        case UserAdded():
+            yield event.user
         case JobStatus() if view.details:
             yield from _job_details(event)
         case JobStatus():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppcli.events import FileFailed, JobStarted, Result, Retrying, UploadProgress
+from ppcli.events import FileFailed, HashingProgress, JobStarted, Result, Retrying, UploadProgress
 from ppcli.units import format_duration, format_rate, format_size
 
 
@@ -38,6 +38,12 @@ def remaining(progress: UploadProgress) -> float | None:
     """Seconds until everything is confirmed at the present rate, or None where nobody can tell."""
     missing = progress.bytes_total - progress.bytes_confirmed
     return missing / progress.bytes_per_second if missing > 0 and progress.bytes_per_second > 0 else None
+
+
+def hashing(progress: HashingProgress) -> str:
+    """How far the reading of sources is, before anything is sent."""
+    done, total = progress.bytes_hashed, progress.bytes_total
+    return f"{percent(done, total)}% hashed ({format_size(done)} of {format_size(total)}), nothing sent yet"
 
 
 def standing(progress: UploadProgress) -> str:

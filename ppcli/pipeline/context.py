@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
-from ppcli.errors import PpcliError
+from ppcli.errors import PpcliError, StepFailure
 from ppcli.events import Retrying, WarningRaised
 from ppcli.halt import Halt
+from ppcli.hashing import Hashes
 from ppcli.jobs import Job
 from ppcli.manifest import STDIN, FileEntry
-from ppcli.model import Part
+from ppcli.model import FilePlan, Part, Session
 from ppcli.pipeline.feed import Feed, FileRun
 from ppcli.pipeline.meter import Meter, Pace
 from ppcli.pipeline.recorder import Recorder
@@ -22,9 +24,6 @@ from ppcli.steps import Failure
 from ppcli.target import Target
 
 T = TypeVar("T")
-
-RecordDigest: TypeAlias = Callable[[FileEntry, str], None]
-"""Told the digest of a source once it is known, so that it need not be computed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Context:
     halt: Halt
     meter: Meter
     pace: Pace
-    record_digest: RecordDigest
+    hashes: Hashes
     reopened: set[int] = field(default_factory=set)
 
     def path(self, entry: FileEntry) -> Path:
@@ -59,7 +58,12 @@ class Context:
             run.sent += count
             self.halt.check(self.pace.delay(count))
 
-        return run.source.body(part, on_bytes=gone, whole=len(run.receipts) == 1, piece=self.pace.piece)
+        return run.source.body(part, on_bytes=gone, whole=run.digest_on_the_way, piece=self.pace.piece)
+
+    def discard(self, session: Session, plan: FilePlan) -> None:
+        """Free what a lost session still holds, as far as one attempt does; its successor needs nothing of it."""
+        with contextlib.suppress(PpcliError, StepFailure):
+            self.target.abort(session, plan)
 
     def reading(self, _count: int) -> None:
         """Called while a source is read only to be hashed."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from ppcli.errors import SessionLost
 from ppcli.manifest import FileEntry
 from ppcli.model import FilePlan, Limits, Part, Receipt, Remote, Session, Slot
 from ppcli.source import Digests, Source
@@ -25,7 +26,9 @@ _PARTS_A_BATCH = 64
 class FileRun:
     """One open file of a run. `left` counts what is missing before it can be completed: chunks that are not confirmed,
     and its digest. `sent` counts bytes that went out, `copied` chunks that were adopted, `users` the workers that have
-    it in hand. The feed's lock guards `left`, `users`, `active` and `dead`. `lost` says why its session is gone."""
+    it in hand. The feed's lock guards `left`, `users`, `active` and `dead`. `lost` says why its session is gone,
+    `again` that it gets another; `opened` is when it was asked for (seconds since the epoch), None for that of an
+    earlier run."""
 
     index: int
     entry: FileEntry
@@ -45,7 +48,14 @@ class FileRun:
     users: int = 0
     active: int = 0
     dead: bool = False
-    lost: str | None = None
+    lost: SessionLost | None = None
+    again: bool = False
+    opened: float | None = None
+
+    @property
+    def digest_on_the_way(self) -> bool:
+        """The only chunk gives the file's digest while it is sent, where that is not known before."""
+        return len(self.receipts) == 1 and self.plan.digest is None
 
     def with_digest(self, digest: str | None) -> FilePlan:
         """The plan, now that the digest of what was sent is known."""

@@ -27,9 +27,8 @@ def events(plan: Manifest, batch: Sequence[Step]) -> Iterator[Event]:
                 yield file_completed(plan.job, plan.files[step.file], step.sent)
             case steps.Failed():
                 yield file_failed(plan.job, plan.files[step.file], step.failure)
-            case steps.Reset() if step.chunks is None or step.chunks:
-                count = len(plan.files[step.file].chunks) if step.chunks is None else len(step.chunks)
-                said = f"{plan.files[step.file].name}: {count} chunk(s) start again: {step.reason}."
+            case steps.Reset() if step.chunks:
+                said = f"{plan.files[step.file].name}: {len(step.chunks)} chunk(s) start again: {step.reason}."
                 yield WarningRaised(plan.job, "chunks_reset", said)
             case _:
                 pass

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ppcli import planner, steps
 from ppcli.errors import SessionLost
 from ppcli.manifest import FileEntry
 from ppcli.model import Chunk, ChunkState, Evidence, FilePlan, Limits, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.pipeline.context import Context
+from ppcli.pipeline.expiry import starting_over
 from ppcli.pipeline.feed import FileRun, Unit
 from ppcli.pipeline.recorder import Ticket
 from ppcli.retry import Step
-from ppcli.source import Source, settle
+from ppcli.source import Digests, Source, settle
 
 
 @dataclass(slots=True)
 class Opening:
-    """A file on its way to being open. `old` is the session of an earlier run, `intent` the ticket of its intent."""
+    """A file on its way to being open. `old` is the session of an earlier run, `sums` what is known of its chunks
+    before they are sent, `intent` the ticket of its intent."""
 
     index: int
     entry: FileEntry
@@ -27,6 +30,7 @@ class Opening:
     old: Session | None
     plan: FilePlan
     base: Remote | None
+    sums: Digests | None
     intent: Ticket
 
 
@@ -74,12 +78,15 @@ class Opener:
             settle(source.fingerprint)
             if entry.recheck:
                 self._compare(index, entry, source, limits)
+            if limits.digest_first and entry.digest is None:
+                self._digest(index, entry, source)
             base = (
                 context.call(Step.FIND, entry, None, lambda: context.target.find(entry.name)) if limits.adopts else None
             )
             old, plan = entry.session, self._plan(index, entry)
+            sums = context.hashes.chunks(source.path, source.fingerprint, entry.chunk_size)
             intent = context.recorder.post(steps.Opening(index))
-            return Opening(index, entry, source, limits, old, plan, base, intent)
+            return Opening(index, entry, source, limits, old, plan, base, sums, intent)
         except BaseException:  # also a signal: nothing may stay held or half made
             source.close()
             raise
@@ -90,7 +97,7 @@ class Opener:
             session, survey = self._session(opening)
             ticket = self._context.recorder.post(steps.Opened(opening.index, session))
             run = self._run(opening, session)
-            parts, units = self._sort(run, survey)
+            parts, units = self._sort(run, survey, opening.sums)
         except BaseException:  # also a signal: nothing may stay held or half made
             opening.source.close()
             raise
@@ -140,12 +147,25 @@ class Opener:
             context.warn("source_changed", f"{entry.path} changed since it was planned; {again}.")
         context.recorder.post(steps.Replanned(index, entry.path, source.fingerprint, chunk_size)).wait()
 
+    def _digest(self, index: int, entry: FileEntry, source: Source) -> None:
+        """The digest of the whole source, which the target wants before it opens."""
+        hashes, post = self._context.hashes, self._context.recorder.post
+        digest = hashes.known(source.path, source.fingerprint)
+        if digest is None:
+            digest = hashes.of(source, entry.chunk_size, self._context.reading)
+        post(steps.Digested(index, digest)).wait()
+
     def _compare(self, index: int, entry: FileEntry, source: Source, limits: Limits) -> None:
-        """Reset every chunk whose bytes are not those of the present source."""
-        changed = tuple(
-            chunk.index
-            for chunk in entry.chunks
-            if chunk.xxh3 is not None and source.checksum(_part(chunk), self._context.reading) != chunk.xxh3
+        """Reset every chunk whose bytes are not those of the present source. Where the target was told the digest of
+        the whole, that one tells the revisions apart."""
+        changed = (
+            ()
+            if limits.digest_first
+            else tuple(
+                chunk.index
+                for chunk in entry.chunks
+                if chunk.xxh3 is not None and source.checksum(_part(chunk), self._context.reading) != chunk.xxh3
+            )
         )
         post = self._context.recorder.post
         if changed and not limits.replan:
@@ -170,9 +190,14 @@ class Opener:
                 survey = context.call(
                     Step.SURVEY, opening.entry, None, lambda: target.survey(session, opening.plan, known)
                 )
+                if survey.expires_at is not None:
+                    session = replace(session, expires_at=survey.expires_at)
         except SessionLost as lost:
             if opening.old is None:
                 raise
+            context.discard(opening.old, opening.plan)
+            there = sum(c.size for c in opening.entry.chunks if c.state is ChunkState.CONFIRMED)
+            context.warn("session_lost", starting_over(opening.entry.name, lost, there))
             context.recorder.post(steps.Reset(opening.index, None, lost.cause, session_lost=True)).wait()
             opening.old, survey = None, None
             session = context.call(
@@ -192,9 +217,10 @@ class Opener:
             receipts=[None] * len(opening.entry.chunks),
             left=len(opening.entry.chunks),
             resumed=False,
+            opened=time.time() if opening.old is None else None,
         )
 
-    def _sort(self, run: FileRun, survey: Survey | None) -> tuple[list[Part], list[Unit]]:
+    def _sort(self, run: FileRun, survey: Survey | None, sums: Digests | None) -> tuple[list[Part], list[Unit]]:
         """Chunks that want a slot, chunks that have one; those that are there are counted and done."""
         parts, units, gone = [], [], []
         for chunk in run.entry.chunks:
@@ -202,14 +228,14 @@ class Opener:
             missing = survey is not None and survey.authoritative and held is None
             receipt = held or _receipt(chunk)
             if chunk.state is ChunkState.PLANNED or receipt is None:
-                parts.append(_part(chunk))
+                parts.append(_part(chunk, sums))
             elif chunk.state is ChunkState.RESERVED:
-                units.append(Unit(run, _part(chunk), receipt.slot))
+                units.append(Unit(run, _part(chunk, sums), receipt.slot))
             elif missing:
                 gone.append(chunk.index)
-                parts.append(_part(chunk))
+                parts.append(_part(chunk, sums))
             elif chunk.state is ChunkState.UPLOADED:
-                units.append(Unit(run, _part(chunk), receipt.slot, receipt))
+                units.append(Unit(run, _part(chunk, sums), receipt.slot, receipt))
             else:
                 run.receipts[chunk.index] = _receipt(chunk)
                 run.left -= 1
@@ -252,8 +278,10 @@ class Opener:
         )
 
 
-def _part(chunk: Chunk) -> Part:
-    return Part(chunk.index, chunk.offset, chunk.size)
+def _part(chunk: Chunk, sums: Digests | None = None) -> Part:
+    if sums is None or sums.sha256 is None:
+        return Part(chunk.index, chunk.offset, chunk.size)
+    return Part(chunk.index, chunk.offset, chunk.size, sums.chunks[chunk.index], sums.sha256[chunk.index])
 
 
 def _receipt(chunk: Chunk) -> Receipt | None:

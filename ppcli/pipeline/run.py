@@ -13,16 +13,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
 from ppcli import steps
-from ppcli.errors import Damaged, Integrity, Internal, PpcliError, Rejected, SessionLost, local_error
+from ppcli.errors import Damaged, Integrity, Internal, PpcliError, SessionLost, local_error
 from ppcli.events import Event, Listener, UploadProgress
 from ppcli.halt import Halt, Stopped
+from ppcli.hashing import Hashes
 from ppcli.jobs import Job
-from ppcli.pipeline.context import Context, RecordDigest, failure, retrying
+from ppcli.pipeline.context import Context, failure, retrying
+from ppcli.pipeline.expiry import Forecast, lost_again, starting_over
 from ppcli.pipeline.feed import Feed, FileRun, Finish, OpenFiles
 from ppcli.pipeline.meter import Meter, Pace, Ramp
 from ppcli.pipeline.opening import Opened, Opener, Opening, Reserved
@@ -52,11 +54,11 @@ def run(
     files: Iterable[int],
     listener: Listener,
     halt: Halt,
-    record_digest: RecordDigest,
+    hashes: Hashes,
 ) -> Outcome:
     """Bring `files` (positions in the manifest) of a job that this process holds to `target`. Returns when all of them
     ended or the run was halted; every step is durable then, and the manifest is the caller's again."""
-    return _Pipeline(job, target, files, listener, halt, record_digest).run()
+    return _Pipeline(job, target, files, listener, halt, hashes).run()
 
 
 class _Pipeline:
@@ -67,7 +69,7 @@ class _Pipeline:
         files: Iterable[int],
         listener: Listener,
         halt: Halt,
-        record_digest: RecordDigest,
+        hashes: Hashes,
     ) -> None:
         options = job.manifest.options
         self._job = job
@@ -78,12 +80,12 @@ class _Pipeline:
         self._recorder = Recorder(job, listener, halt, self._progress)
         retrier = Retrier(options.retries, Gate(), halt, lambda attempt: self._recorder.tell(retrying(job.id, attempt)))
         pace = Pace(options.limit_rate, options.jobs)
-        self._context = Context(
-            job, target, self._recorder, self._feed, retrier, halt, self._meter, pace, record_digest
-        )
+        self._context = Context(job, target, self._recorder, self._feed, retrier, halt, self._meter, pace, hashes)
         self._opener = Opener(self._context, options.immutable, options.chunk_size)
         self._sender = Sender(self._context)
         self._threads: list[threading.Thread] = []
+        self._foreseen = time.time()
+        self._forecast = Forecast(self._foreseen)
 
     def run(self) -> Outcome:
         self._recorder.start()
@@ -99,6 +101,7 @@ class _Pipeline:
                 self._spawn(self._reserve_slots)
                 openers += 1
             poll = min(_POLL, 2 * poll)
+            self._foresee()
             if self._halt.wait(poll) or not any(thread.is_alive() for thread in self._threads):
                 break
         self._feed.stop()
@@ -108,6 +111,14 @@ class _Pipeline:
             for run in self._feed.open_runs():
                 run.source.close()
         return Outcome(self._meter, self._halt.error)
+
+    def _foresee(self) -> None:
+        """Once a second: will any session end too early?"""
+        now = time.time()
+        if now - self._foreseen >= 1.0:
+            self._foreseen = now
+            for said in self._forecast.warnings(self._feed.open_runs(), self._meter.bytes_sent, now):
+                self._context.warn("session_expires", said)
 
     def _spawn(self, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True)
@@ -235,22 +246,23 @@ class _Pipeline:
         """The session is gone: once, the file is opened anew; the second time it has failed."""
         if not self._feed.drop(run):
             return
-        if run.index in self._context.reopened:
-            again = Rejected(
-                f"The target forgot the upload of {run.entry.name} twice: {lost.cause}.",
-                hint="Find out why its sessions end early, then run 'ppcli resume'.",
-                reason="session_lost",
-            )
-            self._fail(run.index, again)
-        else:
-            self._context.reopened.add(run.index)
-            run.lost = lost.cause
+        run.lost, run.again = lost, run.index not in self._context.reopened
+        self._context.reopened.add(run.index)
+        if not run.again:
+            self._fail(run.index, lost_again(run, lost))
 
     def _end(self, run: FileRun) -> None:
+        """The last worker has left a file: a lost session is given up, and perhaps replaced."""
         run.source.close()
         if run.lost is not None:
-            self._recorder.post(steps.Reset(run.index, None, run.lost, session_lost=True))
-        self._feed.ended(run.index, again=run.lost is not None)
+            self._context.discard(run.session, run.plan)
+            reset = self._recorder.post(steps.Reset(run.index, None, run.lost.cause, session_lost=True))
+            with suppress(Stopped):
+                reset.wait()  # whoever opens the file next must not find the lost session in the manifest
+        if run.lost is not None and run.again:
+            there = sum(receipt.size for receipt in run.receipts if receipt is not None)
+            self._context.warn("session_lost", starting_over(run.entry.name, run.lost, there))
+        self._feed.ended(run.index, again=run.again)
 
 
 def _known(error: Exception) -> PpcliError:

@@ -56,10 +56,12 @@ class Sender:
             receipt = context.call(
                 Step.UPLOAD, run, part.index, lambda: target.upload(run.session, run.plan, part, slot, body)
             )
-            if len(run.receipts) == 1:
+            if run.digest_on_the_way:
                 run.digests = Digests(body.whole, [receipt.checksum])
-            context.recorder.post(steps.Uploaded(run.index, part.index, receipt.checksum, receipt.etag))
             context.meter.chunk_sent()
+            if receipt.evidence is not None:  # the reply was the proof
+                return receipt
+            context.recorder.post(steps.Uploaded(run.index, part.index, receipt.checksum, receipt.etag))
         sent = receipt
         return context.call(Step.CONFIRM, run, part.index, lambda: target.confirm(run.session, run.plan, sent))
 
@@ -84,8 +86,8 @@ class Sender:
         context, entry = self._context, run.entry
         receipts = [receipt for receipt in run.receipts if receipt is not None]
         digest = self._one_revision(run, receipts)
-        if digest is not None:
-            context.record_digest(entry, digest)
+        if digest is not None and entry.fingerprint is not None:
+            context.hashes.record(context.path(entry), entry.fingerprint, digest)
         doubtful = entry.completing
         context.recorder.post(steps.Completing(run.index, digest)).wait()
         remote = self._complete(run, receipts, digest, doubtful)

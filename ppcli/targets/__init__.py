@@ -9,28 +9,43 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from ppcli.errors import Usage
 from ppcli.target import Target
 
+if TYPE_CHECKING:
+    from ppcli.transport import Transport
+
 SCHEMES: Mapping[str, str] = {
     "pads": "ppcli.targets.pads",
     "file": "ppcli.targets.file",
+    "http": "ppcli.targets.putplace",
+    "https": "ppcli.targets.putplace",
+    "putplace+http": "ppcli.targets.putplace",
+    "putplace+https": "ppcli.targets.putplace",
 }
+
+
+def _without_tokens(base: str) -> Transport:
+    from ppcli.transport import Transport
+
+    return Transport(base)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a target may need besides its URL. `chunk_size` is the one asked for (bytes); `file_digest` gives the
     `sha256:hex` of a local file from the digest cache, or reads it (`fresh=True`: always reads it); `known_digest` only
-    looks into the cache."""
+    looks into the cache. `http` gives the transport to an origin (`http(s)://host[:port]`), with the right credentials;
+    who made the settings closes it."""
 
     data_dir: Path
     config_dir: Path
     file_digest: Callable[[Path, bool], str]
     chunk_size: int | None = None
     known_digest: Callable[[Path], str | None] = lambda _path: None
+    http: Callable[[str], Transport] = _without_tokens
 
 
 class _Module(Protocol):

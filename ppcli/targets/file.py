@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ppcli.errors import Damaged, Integrity, NotFound, PpcliError, Rejected, SessionLost, SourceError
-from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Part, Receipt, Remote, Session, Slot, Survey
+from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.names import escape
 from ppcli.pieces import pieces
 from ppcli.target import Body, Target
@@ -49,7 +49,7 @@ class FileTarget:
         self._tree.check()
         return _LIMITS
 
-    def find(self, name: str) -> Remote | None:
+    def find(self, name: str, digest: str | None = None) -> Remote | None:
         self._tree.check()
         found = self._tree.lookup(name)
         return self._remote(found) if found else None
@@ -125,7 +125,7 @@ class FileTarget:
         with contextlib.suppress(Rejected):  # such a name was never opened
             self._unlink(self._forget(file))
 
-    def notices(self) -> Sequence[str]:
+    def notices(self) -> Sequence[Notice]:
         return ()
 
     def close(self) -> None:

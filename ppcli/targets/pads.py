@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, quote_from_bytes, unquote, unquote_to_bytes
 
 from ppcli.errors import Damaged, Internal, NotFound, SessionLost, Temporary, Usage
-from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Part, Receipt, Remote, Session, Slot, Survey
+from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.pads import identity, opening, proof, reading
 from ppcli.pads.header import Kind, Stamp
 from ppcli.pads.index import Version
@@ -51,7 +51,7 @@ class PadTarget:
         pad_size = identity.choose_pad_size(store.identity if store else None, self._settings.chunk_size)
         return Limits(pad_size, pad_size, chunk_default=pad_size, adopts=True, open_leaves_trace=False)
 
-    def find(self, name: str) -> Remote | None:
+    def find(self, name: str, digest: str | None = None) -> Remote | None:
         store = self._store()
         version = store.find(name) if store else None
         return self._remote(name, version) if version else None
@@ -173,9 +173,10 @@ class PadTarget:
         place, mark, name = location.partition("#")
         return unquote(name) if mark and place == self.url else None
 
-    def notices(self) -> Sequence[str]:
+    def notices(self) -> Sequence[Notice]:
         damaged = self._opened.set_aside if self._opened else []
-        return [f"The pad index was damaged and has been rebuilt; the old file was kept as {path}." for path in damaged]
+        said = "The pad index was damaged and has been rebuilt; the old file was kept as"
+        return [Notice("index_damaged", f"{said} {path}.") for path in damaged]
 
     def recover(self) -> int:
         """Make the index again from the pads and the user key; gives the number of names found. Raises `NotFound` where

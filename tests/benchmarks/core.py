@@ -23,6 +23,7 @@ from memory import MemoryTarget
 from ppcli import pipeline, planner, steps
 from ppcli.events import Event
 from ppcli.halt import Halt
+from ppcli.hashing import Hashes
 from ppcli.jobs import JobStore
 from ppcli.manifest import FileEntry, JobOptions, Manifest, now
 from ppcli.model import JobState
@@ -77,7 +78,7 @@ def measure(chunks: int, *, one_file: bool) -> dict[str, Cost]:
         job = draft.commit(plan)
         job.record(steps.JobChanged(JobState.UPLOADING))
         target = MemoryTarget(keep=False)
-        costs["run"] = timed(lambda: pipeline.run(job, target, range(len(files)), Deaf(), Halt(), lambda e, d: None))
+        costs["run"] = timed(lambda: pipeline.run(job, target, range(len(files)), Deaf(), Halt(), Hashes()))
         assert all(file.state is JobState.COMPLETED for file in plan.files)
         job.close()
         costs["load"] = timed(lambda: store.open(job.id).close())

@@ -1,0 +1,98 @@
+"""Digests of sources. For targets that want the whole digest before the first byte, all come from one reading: SHA-256
+of the whole, SHA-256 and XXH3-128 of each chunk. The two SHA-256 run side by side, on two threads."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+
+import xxhash
+
+from ppcli.digests import DigestCache
+from ppcli.model import Fingerprint
+from ppcli.source import Digests, OnBytes, Source, fingerprint, settle
+
+_WORTH_A_THREAD = 16 << 20
+"""Bytes from which a second thread pays."""
+_WORTH_KEEPING = 1 << 20
+"""Bytes from which the digests of chunks are kept in memory until they are sent."""
+
+
+def full_digests(source: Source, chunk_size: int, on_bytes: OnBytes | None = None) -> Digests:
+    """Digests of the size that the file had when it was opened, those of its chunks included. Raises `SourceError`, and
+    whatever `on_bytes` raises."""
+    size = source.fingerprint.size
+    if size <= chunk_size:
+        return _one_chunk(source, on_bytes)
+    if size < _WORTH_A_THREAD:
+        return _read(source, chunk_size, on_bytes, None)
+    with ThreadPoolExecutor(1, "hash") as second:
+        return _read(source, chunk_size, on_bytes, second)
+
+
+def _one_chunk(source: Source, on_bytes: OnBytes | None) -> Digests:
+    """The whole is the chunk: hashed once."""
+    whole, chunk = hashlib.sha256(), xxhash.xxh3_128()
+    for piece in source.pieces(0, source.fingerprint.size):
+        whole.update(piece)
+        chunk.update(piece)
+        if on_bytes:
+            on_bytes(len(piece))
+    return Digests(f"sha256:{whole.hexdigest()}", [chunk.hexdigest()], [whole.hexdigest()])
+
+
+def _read(source: Source, chunk_size: int, on_bytes: OnBytes | None, second: Executor | None) -> Digests:
+    whole, chunks, sha256 = hashlib.sha256(), [], []
+    size = source.fingerprint.size
+    for offset in range(0, size, chunk_size):
+        chunk, sha = xxhash.xxh3_128(), hashlib.sha256()
+        for piece in source.pieces(offset, min(chunk_size, size - offset)):
+            beside: Future[None] | None = second.submit(sha.update, piece) if second else None
+            whole.update(piece)
+            chunk.update(piece)
+            if beside:
+                beside.result()  # the piece's buffer is about to be used again
+            else:
+                sha.update(piece)
+            if on_bytes:
+                on_bytes(len(piece))
+        chunks.append(chunk.hexdigest())
+        sha256.append(sha.hexdigest())
+    return Digests(f"sha256:{whole.hexdigest()}", chunks, sha256)
+
+
+class Hashes:
+    """Digests of sources: kept in memory for the run that follows, known to the cache, or computed. Any thread."""
+
+    def __init__(self, cache: DigestCache | None = None) -> None:
+        self._cache = cache
+        self._kept: dict[Path, tuple[Fingerprint, int, Digests]] = {}
+
+    def known(self, path: Path, seen: Fingerprint) -> str | None:
+        """The digest of exactly this revision, without reading it."""
+        kept = self._kept.get(path)
+        if kept and kept[0].same(seen):
+            return kept[2].whole
+        return self._cache.get(path, seen) if self._cache else None
+
+    def of(self, source: Source, chunk_size: int, on_bytes: OnBytes | None = None) -> str:
+        """The digest of a source, by reading it; those of its chunks are kept. Raises `SourceError`."""
+        seen = source.fingerprint
+        settle(seen)
+        digests = full_digests(source, chunk_size, on_bytes)
+        if seen.size > _WORTH_KEEPING:
+            self._kept[source.path] = seen, chunk_size, digests
+        if fingerprint(source.path).same(seen):
+            self.record(source.path, seen, digests.whole)
+        return digests.whole
+
+    def chunks(self, path: Path, seen: Fingerprint, chunk_size: int) -> Digests | None:
+        """The digests of the chunks of exactly this revision, where they were computed in this process."""
+        kept = self._kept.get(path)
+        return kept[2] if kept and kept[0].same(seen) and kept[1] == chunk_size else None
+
+    def record(self, path: Path, seen: Fingerprint, digest: str) -> None:
+        """Remember a digest of content that was read after `seen` had settled and before it changed."""
+        if self._cache:
+            self._cache.put(path, seen, digest)

@@ -1,0 +1,36 @@
+"""The ASGI application: routes around one depot, behind the gate. A new protocol is one more router in `create`."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from ppcli import __version__
+from ppcli.server import problems
+from ppcli.server.bounds import Bounds, EarlyReplies
+from ppcli.server.depot import Depot
+from ppcli.server.gate import Gate
+from ppcli.server.routes_files import files_router
+from ppcli.server.routes_uploads import uploads_router
+from ppcli.server.routes_users import users_router
+
+
+def create(depot: Depot) -> FastAPI:
+    """The application for an open depot. Who opened the depot closes it."""
+    app = FastAPI(
+        title="ppcli serve",
+        version=__version__,
+        description="The PutPlace chunked upload API, with what it needs to resume and to read back.",
+        generate_unique_id_function=_name,
+    )
+    for router in (users_router, uploads_router, files_router):
+        app.include_router(router(depot))
+    problems.install(app)
+    app.add_middleware(Bounds, limits=depot.limits)
+    app.add_middleware(Gate, users=depot.users)
+    app.add_middleware(EarlyReplies)
+    return app
+
+
+def _name(route: APIRoute) -> str:
+    return route.name

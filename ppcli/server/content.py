@@ -1,0 +1,103 @@
+"""Files of the server: one partial file per unfinished upload, and finished content by its digest.
+
+    partial/<upload id>             chunks at their final offsets
+    partial/<upload id>.<n>.spool   a chunk that is on its way twice
+    content/<2 hex>/<sha256>        whole and verified; written by rename, never changed
+
+No name here comes from a client: upload ids are the server's, digests are checked.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ppcli import disk
+
+_SPOOL = ".spool"
+_COPY = 1 << 20
+
+
+class Files:
+    """Raises plain OSErrors."""
+
+    def __init__(self, data: Path) -> None:
+        self._partial = data / "partial"
+        self._content = data / "content"
+        for directory in (self._partial, self._content):
+            disk.make_dir(directory)
+
+    def partial(self, upload_id: str) -> Path:
+        return self._partial / upload_id
+
+    def content(self, sha256: str) -> Path:
+        return self._content / sha256[:2] / sha256
+
+    def create(self, upload_id: str) -> None:
+        """Make an empty partial file, durably."""
+        os.close(disk.open_private(self.partial(upload_id), os.O_RDWR | os.O_EXCL))
+        disk.fsync_dir(self._partial)
+
+    def spool(self, upload_id: str) -> Path:
+        """A new path for bytes that may not go to their place yet."""
+        return self._partial / f"{upload_id}.{uuid.uuid4().hex}{_SPOOL}"
+
+    def drop(self, upload_id: str) -> None:
+        """Remove a partial file, if it is there."""
+        self.partial(upload_id).unlink(missing_ok=True)
+
+    def place(self, upload_id: str, sha256: str) -> None:
+        """Turn a partial file into content. When that content is there already, or this was done before, the partial
+        file goes."""
+        content = self.content(sha256)
+        if content.exists():
+            self.drop(upload_id)
+            return
+        disk.make_dir(content.parent)
+        os.replace(self.partial(upload_id), content)
+        disk.fsync_dir(content.parent)
+        disk.fsync_dir(self._partial)
+
+    def remove(self, sha256: str) -> None:
+        self.content(sha256).unlink(missing_ok=True)
+
+    def partials(self) -> Iterator[tuple[Path, str | None]]:
+        """Every file among the partial ones, with its upload id; None for a spool."""
+        for path in sorted(self._partial.iterdir()):
+            yield path, None if path.name.endswith(_SPOOL) else path.name
+
+    def contents(self) -> Iterator[str]:
+        """The digests of all content on the disk."""
+        for directory in sorted(self._content.iterdir()):
+            for path in sorted(directory.iterdir()):
+                yield path.name
+
+    def free(self) -> int:
+        """Bytes that the server may still write."""
+        state = os.statvfs(self._partial)
+        return state.f_bavail * state.f_frsize
+
+
+def write_pieces(fd: int, pieces: Sequence[bytes], offset: int) -> None:
+    """Write pieces one after the other at `offset`, in as few calls as the system allows."""
+    left = [memoryview(piece) for piece in pieces if piece]
+    while left:
+        done = os.pwritev(fd, left[:512], offset)
+        offset += done
+        while left and done >= len(left[0]):
+            done -= len(left[0])
+            left.pop(0)
+        if done:
+            left[0] = left[0][done:]
+
+
+def read_range(fd: int, start: int, end: int) -> Iterator[bytes]:
+    """The bytes [start, end) in pieces of up to 1 MiB. Raises OSError where the file is shorter."""
+    while start < end:
+        piece = os.pread(fd, min(_COPY, end - start), start)
+        if not piece:
+            raise OSError(f"the file ends at {start}, {end} expected")
+        start += len(piece)
+        yield piece

@@ -1,0 +1,96 @@
+"""Everything the routes share, opened and closed as one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ppcli import disk
+from ppcli.errors import Busy, local_io
+from ppcli.lock import Lock
+from ppcli.server.cleanup import Cleanup
+from ppcli.server.completing import Completer
+from ppcli.server.content import Files
+from ppcli.server.database import DATABASE, Database
+from ppcli.server.entries import Entries
+from ppcli.server.limits import ServerLimits
+from ppcli.server.live import LiveSessions
+from ppcli.server.receiving import Receiver
+from ppcli.server.sessions import Sessions
+from ppcli.server.users import Users
+
+_WORKERS = 16
+"""Threads that hash and write chunks, and wait for the disk; two are busy for each core, the others wait."""
+_HASHERS = 2
+_COMPLETIONS = 8
+"""Uploads that are completed at the same time; the next wait, while everything else is served."""
+
+
+class Depot:
+    """A server's data dir while it is being served: one process at a time, told by a lock.
+
+    Raises `Busy` (exit 7), `Local` (11) or `Corrupt` (8). `stopped` is set before closing: long work gives up then.
+    """
+
+    def __init__(self, data: Path, limits: ServerLimits) -> None:
+        self.limits = limits
+        self.stopped = threading.Event()
+        self._lock = _locked(data)
+        try:
+            with local_io(f"use {data}"):
+                self.files = Files(data)
+            self.database = Database(data / DATABASE)
+        except BaseException:
+            self._lock.release()
+            raise
+        self.workers = ThreadPoolExecutor(_WORKERS, "chunks")
+        self.completions = ThreadPoolExecutor(_COMPLETIONS, "complete")
+        self._hashers = ThreadPoolExecutor(_HASHERS, "frontier")
+        self.users = Users(self.database)
+        self.entries = Entries(self.database)
+        self.sessions = Sessions(self.database, self.files, limits)
+        live = LiveSessions(self.files, self._hashers, self.stopped)
+        self.live = live
+        self.receiver = Receiver(self.database, self.files, self.sessions, live, self.workers)
+        self.completer = Completer(self.database, self.files, self.sessions, live)
+        self.cleanup = Cleanup(self.database, self.files, self.completer, live, limits)
+
+    def start_cleaning(self, failed: Callable[[Exception], None]) -> None:
+        """Clean up now, and then again and again until `stopped`. A round that fails is told and tried again."""
+        with local_io("clean up the data dir"):
+            self.cleanup.start()
+
+        def rounds() -> None:
+            while not self.stopped.wait(self.limits.cleanup_interval):
+                try:
+                    self.cleanup.run()
+                except Exception as error:
+                    failed(error)
+
+        self._cleaning = threading.Thread(target=rounds, name="cleanup", daemon=True)
+        self._cleaning.start()
+
+    def close(self) -> None:
+        """Wait for what is under way, then give the data dir back."""
+        self.stopped.set()
+        if hasattr(self, "_cleaning"):
+            self._cleaning.join()
+        self.completions.shutdown()
+        self._hashers.shutdown()
+        self.workers.shutdown()
+        self.database.close()
+        self._lock.release()
+
+
+def _locked(data: Path) -> Lock:
+    with local_io(f"use {data}"):
+        disk.make_dir(data)
+        data.chmod(disk.PRIVATE_DIR)
+    lock = Lock(data / "lock")
+    try:
+        lock.acquire(f"The data dir {data}")
+    except Busy as error:
+        raise Busy(error.message, hint="Stop that server, or choose another --data.", reason="locked") from None
+    return lock

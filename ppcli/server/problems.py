@@ -1,0 +1,93 @@
+"""How refusals and failures become replies, and how the OpenAPI document tells about them."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import sqlite3
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ppcli.server.models import Problem
+from ppcli.server.refusal import Refused
+
+_MEANING = {
+    400: "The request does not fit the session or the body cannot be read",
+    401: "No valid token",
+    403: "It belongs to another user",
+    404: "Not there",
+    405: "Not a method of this path",
+    408: "The body came too slowly",
+    409: "The file is completed already",
+    410: "The session has ended",
+    411: "Content-Length is needed",
+    413: "Too large",
+    416: "No such range",
+    422: "A field does not fit",
+    429: "Too many, see Retry-After",
+    503: "Not now, see Retry-After",
+    507: "No space left, or not in the quota",
+}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def problems(*codes: int, open: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer these codes, besides those that every route may."""
+    common = (400, 408, 413, 422) if open else (400, 401, 408, 413, 422)
+    return {code: {"model": Problem, "description": _MEANING[code]} for code in sorted({*common, *codes})}
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers."""
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _unfit)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OSError, _failed)
+    app.add_exception_handler(sqlite3.OperationalError, _failed)
+    app.add_exception_handler(Exception, _bug)
+
+
+def _reply(status: int, detail: Any, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status, headers)
+
+
+def _refused(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refused)
+    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _reply(error.status, error.detail, headers)
+
+
+def _unfit(_request: Request, error: Exception) -> JSONResponse:
+    """Names the fields, without repeating what was in them."""
+    assert isinstance(error, RequestValidationError)
+    faults = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()]
+    return _reply(422, faults)
+
+
+def _http(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return _reply(error.status_code, error.detail, dict(error.headers or {}))
+
+
+def _failed(request: Request, error: Exception) -> JSONResponse:
+    """This machine's trouble. Whoever asks is told what kind, and no path."""
+    full = isinstance(error, OSError) and error.errno in _FULL
+    if isinstance(error, sqlite3.OperationalError):
+        full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
+    logging.getLogger("ppcli.server").error("%s %s: %s", request.method, request.url.path, error)
+    if full:
+        return _reply(507, "There is no space left on the server")
+    if isinstance(error, InterruptedError):
+        return _reply(503, "The server stops, ask again later", {"Retry-After": "5"})
+    return _reply(500, "The server could not read or write its data")
+
+
+def _bug(_request: Request, _error: Exception) -> JSONResponse:
+    return _reply(500, "This is a bug in the server")

@@ -1,0 +1,205 @@
+"""One chunk on its way in: hashed and written while it arrives, durable and counted before it is acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ppcli import disk
+from ppcli.server.content import Files, read_range, write_pieces
+from ppcli.server.database import Database
+from ppcli.server.live import Live, LiveSessions, Region
+from ppcli.server.refusal import Refused, Unwanted
+from ppcli.server.sessions import Session, Sessions, StoredChunk
+
+T = TypeVar("T")
+
+BATCH = 1 << 20
+"""Bytes that are collected before a worker thread hashes and writes them. A request holds two batches at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a PUT came to. `received` is 0 when the chunk was there already; `session` is None then."""
+
+    etag: str
+    received: int
+    session: Session | None
+
+
+class Receiver:
+    """Takes chunks in. Called on the event loop; everything that blocks runs in `workers`."""
+
+    def __init__(
+        self, database: Database, files: Files, sessions: Sessions, live: LiveSessions, workers: Executor
+    ) -> None:
+        self._database = database
+        self._files = files
+        self._sessions = sessions
+        self._live = live
+        self._workers = workers
+
+    async def receive(self, session: Session, chunk: int, body: AsyncIterator[bytes]) -> Received:
+        """Store one chunk from `body`, whose length must be exactly right.
+
+        A chunk that was stored before is replaced when other bytes come for it, and kept when the same come. Raises
+        `Refused`, OSError, and whatever `body` raises; the chunk counts only if this returns.
+        """
+        live = self._live.get(session.id)
+        with live.region(chunk) as region:
+            etag = await self._run(self._sessions.stored, session.id, chunk)
+            if not region.known:
+                region.etag, region.known = etag, True
+            spool = None
+            if region.etag is not None or region.owner is not None:
+                spool = self._files.spool(session.id)
+            incoming = _Incoming(live, region, session, chunk, spool)
+            if spool is None:
+                region.owner = incoming
+            try:
+                await self._take(incoming, body)
+                async with region.finishing:
+                    return await self._finish(incoming)
+            finally:
+                self._workers.submit(incoming.close)
+
+    async def _take(self, incoming: _Incoming, body: AsyncIterator[bytes]) -> None:
+        """Hand the body over in batches; while one is being written the next is collected."""
+        await self._run(incoming.open)
+        writing: asyncio.Future[None] | None = None
+        pieces: list[bytes] = []
+        collected = total = 0
+        try:
+            async for piece in body:
+                pieces.append(piece)
+                collected += len(piece)
+                total += len(piece)
+                if total > incoming.size:
+                    raise Unwanted(incoming.chunk, incoming.size, "more")
+                if collected >= BATCH:
+                    if writing is not None:
+                        await writing
+                    writing = self._run(incoming.take, pieces)
+                    pieces, collected = [], 0
+            if total < incoming.size:
+                raise Unwanted(incoming.chunk, incoming.size, str(total))
+        finally:
+            if writing is not None:
+                await asyncio.wait([writing])  # the file stays open until it is done
+        if writing is not None:
+            await writing
+        await self._run(incoming.take, pieces)
+
+    async def _finish(self, incoming: _Incoming) -> Received:
+        """Make the chunk count. The caller holds `finishing`, so `region.etag` is what the database says."""
+        region, etag = incoming.region, incoming.etag
+        if region.etag == etag:
+            return Received(etag, 0, None)
+        if incoming.overtaken:
+            raise Refused(503, "Another request for this chunk took over, send it again", retry_after=1)
+        if region.etag is not None:
+            await self._forget(incoming)
+        await self._run(incoming.settle)
+        stored = StoredChunk(incoming.chunk, etag, incoming.size)
+        session = await self._commit(lambda c: self._sessions.store_chunk(c, incoming.session.id, stored))
+        region.etag = etag
+        incoming.live.frontier.add(incoming.chunk, incoming.start, incoming.start + incoming.size)
+        return Received(etag, incoming.size, session)
+
+    async def _forget(self, incoming: _Incoming) -> None:
+        """The chunk is there with other bytes: it does not count any more from before they change."""
+        await self._commit(lambda c: self._sessions.forget_chunk(c, incoming.session.id, incoming.chunk))
+        incoming.region.etag = None
+        incoming.live.frontier.forget(incoming.chunk)
+
+    async def _commit(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.wrap_future(self._database.submit(change))
+
+    def _run(self, function: Callable[..., T], *args: object) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._workers, function, *args)
+
+
+class _Incoming:
+    """The bytes of one request. Its methods run in worker threads, one at a time."""
+
+    def __init__(self, live: Live, region: Region, session: Session, chunk: int, spool: Path | None) -> None:
+        assert session.wanted.chunk_size is not None
+        self.live = live
+        self.region = region
+        self.session = session
+        self.chunk = chunk
+        self.size = session.size_of(chunk)
+        self.start = chunk * session.wanted.chunk_size
+        self._spool = spool
+        self._seen = region.etag
+        self._sync = live.sync
+        self._hash = hashlib.sha256()
+        self._taken = 0
+        self._fd = -1
+
+    @property
+    def etag(self) -> str:
+        """The hex SHA-256 of what has been taken."""
+        return self._hash.hexdigest()
+
+    def open(self) -> None:
+        if self._spool is not None:
+            self._fd = disk.open_private(self._spool, os.O_RDWR)
+        else:
+            self._fd = os.open(self.live.path, os.O_RDWR | os.O_CLOEXEC)
+
+    def take(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            self._hash.update(piece)
+        if self._spool is not None:
+            write_pieces(self._fd, pieces, self._taken)
+        else:
+            with self.region.guard:
+                if self.region.owner is self:
+                    write_pieces(self._fd, pieces, self.start + self._taken)
+        self._taken += sum(map(len, pieces))
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether another request stored other bytes since this one began, or has taken its place: what a client sent
+        earlier never replaces what it sent later."""
+        return self.region.etag != self._seen or (self._spool is None and self.region.owner is not self)
+
+    def settle(self) -> None:
+        """Have the bytes durable at their place."""
+        if self._spool is not None:
+            self._copy()
+        self._sync.wait()
+
+    def _copy(self) -> None:
+        """From the spool to the place. Who was writing there goes on hashing only."""
+        with self.region.guard:
+            self.region.owner = self
+            fd = os.open(self.live.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                at = self.start
+                for piece in read_range(self._fd, 0, self.size):
+                    write_pieces(fd, [piece], at)
+                    at += len(piece)
+            finally:
+                os.close(fd)
+
+    def close(self) -> None:
+        """Give up the place and the file. Idempotent."""
+        with self.region.guard:
+            if self.region.owner is self:
+                self.region.owner = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if self._spool is not None:
+            with contextlib.suppress(OSError):
+                self._spool.unlink(missing_ok=True)

@@ -1,0 +1,187 @@
+"""Stored files: metadata, lists, deletion notices, and their content."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from ppcli.server.depot import Depot
+from ppcli.server.entries import Deletion
+from ppcli.server.fields import LARGEST, Sha256InPath
+from ppcli.server.gate import Caller
+from ppcli.server.models import (
+    DeletionReply,
+    DeletionRequest,
+    DeletionsReply,
+    DeletionsRequest,
+    EntryReply,
+    FileMetadata,
+    PutFileReply,
+)
+from ppcli.server.problems import problems
+from ppcli.server.ranges import Unsatisfiable, parse_range
+from ppcli.server.refusal import Refused
+from ppcli.server.users import User
+
+_PIECE = 1 << 20
+_MOST = 1000
+_BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_CONTENT = problems(404) | {
+    200: {"content": _BINARY, "description": "All of it"},
+    206: {"content": _BINARY, "description": "The range that was asked for"},
+    304: {"description": "Not modified"},
+    416: {"description": "The range begins after the end"},
+}
+
+
+def files_router(depot: Depot) -> APIRouter:
+    router = APIRouter(tags=["files"])
+
+    @router.post("/put_file", status_code=201, responses=problems(507))
+    def put_file(body: FileMetadata, user: Caller) -> PutFileReply:
+        """Register a file. `upload_required` is false when you have stored this content already, or it is empty."""
+        entry = depot.entries.register(user, body.filepath, body.hostname, body.sha256, body.file_size, body.stat())
+        required = not entry.has_content and body.file_size > 0
+        url = "/api/uploads/initiate" if required else None
+        return PutFileReply(**EntryReply.fields_of(entry), upload_required=required, upload_url=url)
+
+    @router.get("/get_file/{sha256}", responses=problems(404))
+    def get_file(sha256: Sha256InPath, user: Caller) -> EntryReply:
+        """Your newest entry with this digest; a deleted one (see `status`) only where there is no other."""
+        entry = depot.entries.newest(user, sha256)
+        if entry is None:
+            raise Refused(404, f"File with SHA256 {sha256} not found")
+        return EntryReply(**EntryReply.fields_of(entry))
+
+    @router.get("/api/clones/{sha256}", responses=problems())
+    def clones(sha256: Sha256InPath, user: Caller) -> list[EntryReply]:
+        """All of your entries with this digest that are not deleted, the oldest first."""
+        return [EntryReply(**EntryReply.fields_of(entry)) for entry in depot.entries.clones(user, sha256)]
+
+    @router.get("/api/my_files", responses=problems())
+    def my_files(
+        user: Caller,
+        limit: Annotated[int, Query(ge=1, le=_MOST)] = 100,
+        skip: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
+        prefix: Annotated[str, Query(max_length=4096, description="Ours: how the filepath begins")] = "",
+        hostname: Annotated[str | None, Query(max_length=255, description="Ours: the whole host name")] = None,
+    ) -> list[EntryReply]:
+        """Your entries that are not deleted, the newest first."""
+        entries = depot.entries.recent(user, prefix, hostname, limit, skip)
+        return [EntryReply(**EntryReply.fields_of(entry)) for entry in entries]
+
+    return _with_content(_with_deletion(router, depot), depot)
+
+
+def _with_deletion(router: APIRouter, depot: Depot) -> APIRouter:
+    def delete(user: User, deletions: list[Deletion]) -> list[bool]:
+        found = depot.entries.delete(user, deletions)
+        if any(found) and depot.limits.content_grace == 0:
+            depot.cleanup.remove_content()
+        return found
+
+    @router.delete("/api/files/{sha256}", responses=problems(404))
+    def delete_file(
+        sha256: Sha256InPath, user: Caller, body: Annotated[DeletionRequest | None, Body()] = None
+    ) -> DeletionReply:
+        """The file was deleted where it came from: mark the entry. The body may be left out by old clients when only
+        one entry has the digest."""
+        if body is None:
+            body = _only_entry(depot, user, sha256)
+        deletion = Deletion(sha256, body.filepath, body.hostname, body.deleted_at.isoformat())
+        if delete(user, [deletion]) != [True]:
+            raise Refused(404, f"File not found: {body.filepath} on {body.hostname}")
+        return DeletionReply(sha256=sha256, filepath=body.filepath, hostname=body.hostname, deleted_at=body.deleted_at)
+
+    @router.post("/api/files/deletions", responses=problems())
+    def delete_files(body: DeletionsRequest, user: Caller) -> DeletionsReply:
+        """Many deletion notices at once; each has a status of its own."""
+        asked = [Deletion(f.sha256, f.filepath, f.hostname, f.deleted_at.isoformat()) for f in body.files]
+        found = delete(user, asked)
+        return DeletionsReply(
+            files=[
+                DeletionReply(
+                    sha256=file.sha256,
+                    filepath=file.filepath,
+                    hostname=file.hostname,
+                    status="deleted" if there else "not_found",
+                    deleted_at=file.deleted_at,
+                )
+                for file, there in zip(body.files, found, strict=True)
+            ]
+        )
+
+    return router
+
+
+def _only_entry(depot: Depot, user: User, sha256: str) -> DeletionRequest:
+    entries = depot.entries.clones(user, sha256)
+    if not entries:
+        raise Refused(404, f"File with SHA256 {sha256} not found")
+    if len(entries) > 1:
+        raise Refused(422, "Several files have this digest: a body with filepath, hostname and deleted_at is needed")
+    only = entries[0]
+    return DeletionRequest(filepath=only.filepath, hostname=only.hostname, deleted_at=datetime.now(UTC))
+
+
+def _with_content(router: APIRouter, depot: Depot) -> APIRouter:
+    @router.get("/api/files/{sha256}/content", response_class=Response, responses=_CONTENT)
+    async def content(sha256: Sha256InPath, request: Request, user: Caller) -> Response:
+        """The bytes of a file that you have stored; one range of them with a Range header."""
+        return await _content(depot, user, sha256, request)
+
+    @router.head("/api/files/{sha256}/content", response_class=Response, responses=_CONTENT)
+    async def content_head(sha256: Sha256InPath, request: Request, user: Caller) -> Response:
+        """The headers of the same."""
+        return await _content(depot, user, sha256, request)
+
+    return router
+
+
+async def _content(depot: Depot, user: User, sha256: str, request: Request) -> Response:
+    size = await asyncio.to_thread(depot.entries.readable, user, sha256)
+    if size is None:
+        raise Refused(404, f"No content of yours has SHA256 {sha256}")
+    tag = f'"{sha256}"'
+    headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private"}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    wanted = request.headers.get("range") if request.headers.get("if-range", tag) == tag else None
+    try:
+        span = parse_range(wanted, size)
+    except Unsatisfiable:
+        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
+    start, end = span or (0, size)
+    if span is not None:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    headers["Content-Length"] = str(end - start)
+    status = 200 if span is None else 206
+    kind = "application/octet-stream"
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=kind)
+    fd = await asyncio.to_thread(_open, depot.files.content(sha256))
+    return StreamingResponse(_pieces(fd, start, end), status, headers, media_type=kind)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+async def _pieces(fd: int, start: int, end: int) -> AsyncIterator[bytes]:
+    """The range, each piece read in a thread. The file may lose its name meanwhile; it stays readable."""
+    try:
+        while start < end:
+            piece = await asyncio.to_thread(os.pread, fd, min(_PIECE, end - start), start)
+            if not piece:
+                raise OSError("stored content is shorter than it was")
+            start += len(piece)
+            yield piece
+    finally:
+        os.close(fd)

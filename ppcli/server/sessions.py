@@ -1,0 +1,268 @@
+"""Upload sessions: who owns them, which chunks they hold, when they end. All of it durable in the database."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ppcli.server.content import Files
+from ppcli.server.database import Database
+from ppcli.server.limits import ServerLimits
+from ppcli.server.refusal import Refused
+from ppcli.server.states import FINAL, RECEIVING, UNFINISHED, SessionState, check, check_receiving
+from ppcli.server.users import User
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What `initiate` asks for. `chunk_size` None: the length of the first chunk that comes tells it."""
+
+    filepath: str
+    hostname: str
+    sha256: str
+    file_size: int
+    chunk_size: int | None
+    total_chunks: int
+    file_mtime: float = 0.0
+    ip_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One upload. `expires_at` (UTC seconds) is one lifetime after the last stored chunk."""
+
+    id: str
+    user_id: int
+    wanted: Wanted
+    state: SessionState
+    uploaded: int
+    expires_at: float
+    file_id: int | None
+
+    @property
+    def expired(self) -> bool:
+        return self.state in RECEIVING and self.expires_at <= time.time()
+
+    def size_of(self, chunk: int) -> int:
+        """The exact length of a chunk; the chunk size must be known."""
+        size = self.wanted.chunk_size
+        assert size is not None
+        return min(size, self.wanted.file_size - chunk * size)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    chunk_num: int
+    etag: str
+    size: int
+
+
+class Sessions:
+    """Thread-safe; every method but `store_chunk` and `forget_chunk` blocks until its change is durable."""
+
+    def __init__(self, database: Database, files: Files, limits: ServerLimits) -> None:
+        self._database = database
+        self._files = files
+        self._limits = limits
+
+    def initiate(self, user: User, wanted: Wanted) -> Session:
+        """Open a session. Raises `Refused` 413, 422, 429 or 507."""
+        check_plan(wanted, self._limits)
+        if wanted.file_size > self._files.free():
+            raise Refused(507, "There is not enough space left for this file")
+        now = time.time()
+        state = SessionState.INITIATED
+        session = Session(str(uuid.uuid4()), user.id, wanted, state, 0, now + self._limits.session_lifetime, None)
+        self._files.create(session.id)
+        try:
+            self._database.write(lambda connection: self._insert(connection, session, now))
+        except BaseException:
+            self._files.drop(session.id)
+            raise
+        return session
+
+    def get(self, user: User, upload_id: str) -> Session:
+        """A session of this user. Raises `Refused` 404 or 403."""
+        session = self._database.read(lambda connection: load(connection, upload_id))
+        if session is None:
+            raise Refused(404, "Upload session not found")
+        if session.user_id != user.id:
+            raise Refused(403, "This upload session belongs to another user")
+        return session
+
+    def admit(self, user: User, upload_id: str, chunk: int) -> Session:
+        """The session, if a chunk may be sent to it now. Raises `Refused` 400, 403, 404, 409, 410 or 503."""
+        session = self.get(user, upload_id)
+        if session.expired:
+            raise Refused(410, "Upload session has expired")
+        check_receiving(session.state)
+        if not 0 <= chunk < session.wanted.total_chunks:
+            most = session.wanted.total_chunks - 1
+            raise Refused(400, f"Invalid chunk number: {chunk} (must be 0-{most})")
+        return session
+
+    def learn_chunk_size(self, session: Session, chunk: int, length: int | None) -> Session:
+        """Take the chunk size of a session that was opened without one from the first chunk's Content-Length."""
+        size = implied_chunk_size(session.wanted, chunk, length, self._limits)
+
+        def change(connection: sqlite3.Connection) -> int:
+            connection.execute(
+                "UPDATE sessions SET chunk_size = ? WHERE id = ? AND chunk_size IS NULL", (size, session.id)
+            )
+            row = connection.execute("SELECT chunk_size FROM sessions WHERE id = ?", (session.id,)).fetchone()
+            return int(row["chunk_size"])
+
+        return replace(session, wanted=replace(session.wanted, chunk_size=self._database.write(change)))
+
+    def stored(self, upload_id: str, chunk: int) -> str | None:
+        """The etag of a stored chunk."""
+        row = self._database.read(
+            lambda c: c.execute(
+                "SELECT etag FROM chunks WHERE session = ? AND chunk_num = ?", (upload_id, chunk)
+            ).fetchone()
+        )
+        return None if row is None else str(row["etag"])
+
+    def chunks(self, upload_id: str, first: int = 0, most: int = -1) -> Iterator[StoredChunk]:
+        """The stored chunks from number `first` on, in order, `most` of them."""
+        rows = self._database.read(
+            lambda c: c.execute(
+                "SELECT chunk_num, etag, size FROM chunks WHERE session = ? AND chunk_num >= ?"
+                " ORDER BY chunk_num LIMIT ?",
+                (upload_id, first, most),
+            ).fetchall()
+        )
+        return (StoredChunk(*row) for row in rows)
+
+    def store_chunk(self, connection: sqlite3.Connection, upload_id: str, chunk: StoredChunk) -> Session:
+        """A change for the database: the chunk's bytes are durable, count them. Moves `expires_at` on."""
+        session = moved(connection, upload_id, SessionState.UPLOADING)
+        connection.execute(
+            "INSERT INTO chunks VALUES (?, ?, ?, ?)", (upload_id, chunk.chunk_num, chunk.etag, chunk.size)
+        )
+        expires_at = time.time() + self._limits.session_lifetime
+        connection.execute(
+            "UPDATE sessions SET uploaded = uploaded + 1, expires_at = ? WHERE id = ?", (expires_at, upload_id)
+        )
+        return replace(session, uploaded=session.uploaded + 1, expires_at=expires_at)
+
+    def forget_chunk(self, connection: sqlite3.Connection, upload_id: str, chunk: int) -> None:
+        """A change for the database: the chunk is about to be replaced."""
+        _receiving(connection, upload_id)
+        connection.execute("DELETE FROM chunks WHERE session = ? AND chunk_num = ?", (upload_id, chunk))
+        connection.execute("UPDATE sessions SET uploaded = uploaded - 1 WHERE id = ?", (upload_id,))
+
+    def abort(self, user: User, upload_id: str) -> Session:
+        """End a session and drop its bytes; one that has ended without a file stays as it is. Gives it as it was."""
+        before = self.get(user, upload_id)
+        if before.state in (SessionState.ABORTED, SessionState.EXPIRED):
+            return before
+        before = self._database.write(lambda c: moved(c, upload_id, SessionState.ABORTED))
+        self._database.write(lambda c: c.execute("DELETE FROM chunks WHERE session = ?", (upload_id,)))
+        self._files.drop(upload_id)
+        return before
+
+    def _insert(self, connection: sqlite3.Connection, session: Session, now: float) -> None:
+        open_now = connection.execute(
+            f"SELECT count(*), coalesce(sum(file_size), 0), min(expires_at) FROM sessions"
+            f" WHERE user_id = ? AND state IN {_sql(UNFINISHED)} AND expires_at > ?",
+            (session.user_id, now),
+        ).fetchone()
+        if open_now[0] >= self._limits.sessions_per_user:
+            wait = max(open_now[2] - now, 1.0)
+            raise Refused(429, "Too many unfinished uploads; complete or abort some", retry_after=min(wait, 60.0))
+        wanted = session.wanted
+        if self._limits.quota is not None:
+            held = connection.execute(
+                "SELECT coalesce(sum(file_size), 0) FROM (SELECT DISTINCT sha256, file_size FROM entries"
+                " WHERE user_id = ? AND status = 'active' AND has_content)",
+                (session.user_id,),
+            ).fetchone()[0]
+            if held + open_now[1] + wanted.file_size > self._limits.quota:
+                raise Refused(507, "This file does not fit into your quota")
+        connection.execute(
+            "INSERT INTO sessions (id, user_id, filepath, hostname, sha256, file_size, chunk_size, total_chunks,"
+            " file_mtime, ip_address, state, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (session.id, session.user_id, wanted.filepath, wanted.hostname, wanted.sha256, wanted.file_size,
+             wanted.chunk_size, wanted.total_chunks, wanted.file_mtime, wanted.ip_address, session.state,
+             now, session.expires_at),
+        )  # fmt: skip
+
+
+def check_plan(wanted: Wanted, limits: ServerLimits) -> None:
+    """Whether the sizes of an upload fit together and into the limits. Raises `Refused` 413 or 422."""
+    size, chunk, total = wanted.file_size, wanted.chunk_size, wanted.total_chunks
+    if size > limits.max_file_size:
+        raise Refused(413, f"file_size must not be above {limits.max_file_size}")
+    if chunk is not None and not limits.chunk_min <= chunk <= limits.chunk_max:
+        raise Refused(422, f"chunk_size must be from {limits.chunk_min} to {limits.chunk_max}")
+    fewest, most = (count(size, chunk or bound) for bound in (limits.chunk_max, limits.chunk_min))
+    if not fewest <= total <= most and not (size == 0 and total == 0):
+        expected = str(fewest) if fewest == most else f"from {fewest} to {most}"
+        raise Refused(422, f"total_chunks must be {expected} for these sizes")
+
+
+def count(size: int, chunk_size: int) -> int:
+    """How many chunks a file has; an empty one has one empty chunk."""
+    return max(1, -(-size // chunk_size))
+
+
+def implied_chunk_size(wanted: Wanted, chunk: int, length: int | None, limits: ServerLimits) -> int:
+    """The only chunk size for which chunk number `chunk` is `length` bytes long. Raises `Refused` 400 or 411."""
+    total, size = wanted.total_chunks, wanted.file_size
+    if total == 1:
+        return max(size, limits.chunk_min)
+    if length is None:
+        raise Refused(411, "The session was opened without chunk_size, so Content-Length is needed")
+    if chunk == total - 1:
+        found, rest = divmod(size - length, total - 1)
+    else:
+        found, rest = length, 0
+    if rest or not limits.chunk_min <= found <= limits.chunk_max or count(size, found) != total:
+        raise Refused(400, f"No chunk size makes chunk {chunk} {length} bytes long")
+    return found
+
+
+def load(connection: sqlite3.Connection, upload_id: str) -> Session | None:
+    row = connection.execute("SELECT * FROM sessions WHERE id = ?", (upload_id,)).fetchone()
+    return None if row is None else from_row(row)
+
+
+def unfinished(connection: sqlite3.Connection) -> list[Session]:
+    """All sessions that have not ended."""
+    rows = connection.execute(f"SELECT * FROM sessions WHERE state IN {_sql(UNFINISHED)}").fetchall()
+    return [from_row(row) for row in rows]
+
+
+def from_row(row: sqlite3.Row) -> Session:
+    wanted = Wanted(**{key: row[key] for key in Wanted.__slots__})
+    state = SessionState(row["state"])
+    return Session(row["id"], row["user_id"], wanted, state, row["uploaded"], row["expires_at"], row["file_id"])
+
+
+def moved(connection: sqlite3.Connection, upload_id: str, new: SessionState) -> Session:
+    """Take a session to its next state; gives it as it was before. Raises `Refused` where the table forbids it."""
+    session = load(connection, upload_id)
+    if session is None:
+        raise Refused(404, "Upload session not found")
+    check(session.state, new)
+    if session.state is not new:
+        ended = time.time() if new in FINAL else None
+        connection.execute("UPDATE sessions SET state = ?, ended_at = ? WHERE id = ?", (new, ended, upload_id))
+    return session
+
+
+def _receiving(connection: sqlite3.Connection, upload_id: str) -> Session:
+    """The session, now `uploading`. Raises `Refused` where it takes no chunks."""
+    session = load(connection, upload_id)
+    if session is None:
+        raise Refused(404, "Upload session not found")
+    check_receiving(session.state)
+    return moved(connection, upload_id, SessionState.UPLOADING)
+
+
+def _sql(states: tuple[SessionState, ...]) -> str:
+    return "(" + ", ".join(f"'{state}'" for state in states) + ")"

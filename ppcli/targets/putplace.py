@@ -1,0 +1,289 @@
+"""PutPlace: `https://host`, `http://host`, `putplace+http(s)://host[:port][/prefix]`, each with `?hostname=NAME`.
+
+The protocol is that of the seed document 004 and of putplace-server 0.9 to 0.11, whose ways decide much here:
+
+- A session cannot be asked what it holds, so the survey says nothing and doubt means to send again, which does no harm:
+  a chunk that is there is answered with the etag of what is stored, its SHA-256. Our own server can be asked.
+- A stored chunk is never replaced. A chunk with a wrong etag is sent once more; if it stays, the session is lost.
+- `complete` works once. After a doubt, the server's list of files with this digest tells.
+- The digest of the whole file is part of the request that opens a session: other content needs another session.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from ppcli.errors import Damaged, Doubt, Loss, Rejected, SessionLost, SourceError, Transient, Usage
+from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
+from ppcli.origin import Origin
+from ppcli.target import Body
+from ppcli.targets import Settings
+from ppcli.targets.putplace_api import Api, Entry
+from ppcli.targets.putplace_removed import Removed
+from ppcli.transport import Transport
+
+_LIMITS = Limits(
+    chunk_min=1 << 10,
+    chunk_max=10 << 20,
+    chunk_default=8 << 20,
+    replan=False,
+    evidence=Evidence.CONTENT,
+    digest_first=True,
+    remote=True,
+)
+_HOSTNAME, _SHA256 = "hostname", "sha256"
+_CHUNKS_GONE = re.compile(r"\[Errno 2\]|Chunk file \d+ missing")
+"""What putplace-server says to a second `complete` (with status 500)."""
+
+
+def connect(url: str, settings: Settings) -> PutPlaceTarget:
+    """Nothing is asked yet. Raises `Usage` where it is no such URL."""
+    try:
+        parts, origin = urlsplit(url), Origin.parse(url)
+    except ValueError as error:
+        raise Usage(f"{url!r} is no PutPlace server: {error}.", hint="Write it like https://host.") from error
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    hostname = query.pop(_HOSTNAME, None)
+    if query or parts.username is not None or hostname == "":
+        raise Usage(f"{url!r} has more than a host, a path and hostname=NAME.", hint="Write it like https://host.")
+    prefix = quote(unquote(parts.path), safe="/").rstrip("/")
+    wanted = f"?{urlencode({_HOSTNAME: hostname})}" if hostname else ""
+    canonical = f"{parts.scheme.lower()}://{origin.netloc}{prefix}{wanted}"
+    named = hostname or socket.gethostname()
+    removed = Removed(settings.data_dir, f"{origin}{prefix}?{urlencode({_HOSTNAME: named})}")
+    return PutPlaceTarget(canonical, settings.http(str(origin)), prefix, named, removed)
+
+
+class PutPlaceTarget:
+    """A `Target`, a `Store`, a `Linker`, with `Accounts`. A file's name is its filepath there, beside a hostname."""
+
+    def __init__(self, url: str, transport: Transport, prefix: str, hostname: str, removed: Removed) -> None:
+        self.url = url
+        self._transport = transport
+        self._api = Api(transport, prefix)
+        self._hostname = hostname
+        self._removed = removed
+        self._storage: str | None = None
+
+    def limits(self, size: int) -> Limits:
+        return _LIMITS
+
+    def find(self, name: str, digest: str | None = None) -> Remote | None:
+        if digest is not None:
+            return self._finished(name, self._hostname, digest)
+        newest = next((entry for entry in self._files(name) if entry.name == name), None)
+        return self._remote(newest) if newest else None
+
+    def digest(self, remote: Remote, *, fresh: bool = False) -> str | None:
+        """What the server computed when the file was completed; it cannot be asked to read it again."""
+        return remote.digest
+
+    def link(self, file: FilePlan) -> Remote | None:
+        assert file.digest is not None
+        known = [entry for entry in self._api.with_content(file.digest) if entry.content and self._alive(entry)]
+        if not known or not self._api.register(file, self._hostname):
+            return None
+        return self._remote(replace(known[0], name=file.name, hostname=self._hostname, modified=file.modified))
+
+    def open(self, file: FilePlan, old: Session | None, base: Remote | None) -> Session:
+        assert file.digest is not None
+        if old is not None:
+            if old.detail.get(_SHA256) != file.digest:
+                raise SessionLost("its content is another now")
+            return old
+        begun = self._api.initiate(file, self._hostname)
+        detail = {_HOSTNAME: self._hostname, _SHA256: file.digest}
+        return Session(begun.id, begun.expires_at, detail, begun.slides)
+
+    def survey(self, session: Session, file: FilePlan, known: Sequence[Receipt]) -> Survey:
+        """What our own server says. Another one cannot be asked: then an expired session is good for nothing but to be
+        completed."""
+        told = self._api.standing(session.id) if session.slides else None
+        if told is None:
+            confirmed = sum(receipt.evidence is not None for receipt in known)
+            if session.expires_at is not None and session.expires_at < time.time() and confirmed < file.chunks:
+                raise SessionLost("its session has expired", Loss.EXPIRED)
+            return Survey({}, authoritative=False, expires_at=session.expires_at)
+        held = {
+            receipt.index: replace(receipt, evidence=Evidence.CONTENT)
+            for receipt in known
+            if receipt.etag is not None and (told.finished or told.etags.get(receipt.index) == receipt.etag)
+        }
+        return Survey(held, authoritative=True, expires_at=told.expires_at)
+
+    def reserve(self, session: Session, file: FilePlan, parts: Sequence[Part]) -> Sequence[Slot]:
+        """A session has a place for every chunk."""
+        return [part.index for part in parts]
+
+    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot) -> Receipt | None:
+        return None
+
+    def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
+        hashed = None if part.sha256 and part.checksum else _Hashed(body)
+        stored = self._api.put(session.id, part.index, hashed or body)
+        if hashed is None and body.checksum != part.checksum:
+            raise SourceError(
+                f"{file.name} changed after its digest was computed.",
+                hint="Run the same command again once nothing writes to it.",
+                reason="changed",
+            )
+        wanted = hashed.sha256 if hashed else part.sha256 or ""
+        if stored.etag != wanted:
+            what = f"chunk {part.index} is stored as {stored.etag[:12]}..., {wanted[:12]}... was sent"
+            if stored.received == 0 < part.size:
+                raise SessionLost(f"{what}, and a stored chunk is never replaced", Loss.POISONED)
+            raise Damaged(what)
+        return Receipt(part.index, part.size, slot, body.checksum, stored.etag, Evidence.CONTENT)
+
+    def confirm(self, session: Session, file: FilePlan, receipt: Receipt) -> Receipt:
+        """The etag of an accepted chunk was compared when it was sent."""
+        if receipt.etag is None:
+            raise Damaged(f"chunk {receipt.index} was stored without a proof")
+        return replace(receipt, evidence=Evidence.CONTENT)
+
+    def complete(self, session: Session, file: FilePlan, receipts: Sequence[Receipt], *, doubtful: bool) -> Remote:
+        assert file.digest is not None
+        hostname = session.detail.get(_HOSTNAME, self._hostname)
+        if doubtful and (there := self._finished(file.name, hostname, file.digest)):
+            return there
+        if file.immutable:
+            self._refuse_to_replace(file)
+        try:
+            record = self._api.complete(session.id, sorted(receipts, key=lambda receipt: receipt.index), file.size)
+        except Doubt as doubt:
+            if not (doubtful and _CHUNKS_GONE.search(doubt.cause)):
+                raise
+            if there := self._finished(file.name, hostname, file.digest):  # by a call that was still under way
+                return there
+            raise SessionLost("the server dropped its chunks and did not enter the file") from doubt
+        said = record.get("sha256")
+        if said not in (None, file.digest.removeprefix("sha256:")):
+            raise SessionLost("the server finished it as other content", Loss.POISONED)
+        self._storage = self._storage or str(record.get("storage_location") or "")
+        return Remote(file.name, self._location(file.name), file.size, file.digest, file.modified)
+
+    def _refuse_to_replace(self, file: FilePlan) -> None:
+        """The server knows no condition for it, so another client may still come between."""
+        there = self.find(file.name)
+        if there is not None and there.digest != file.digest:
+            raise Rejected(
+                f"{file.name} is there already, with other content, and --immutable was given.",
+                hint="Choose another name, or leave --immutable out to replace it.",
+                reason="exists",
+            )
+
+    def abort(self, session: Session | None, file: FilePlan) -> None:
+        """A session whose reply was lost has no id that we know; it ends by itself within the hour."""
+        if session is not None:
+            self._api.abort(session.id)
+
+    def notices(self) -> Sequence[Notice]:
+        if not (self._storage or "").startswith("s3:"):
+            return ()
+        said = "This server stores on S3, where putplace-server up to 0.11 records chunked uploads and stores nothing."
+        return [Notice("storage", f"{said} Check with who runs it.")]
+
+    def close(self) -> None:
+        """Who made the transport closes it."""
+
+    def list(self, prefix: str) -> Iterator[Remote]:
+        newest: dict[str, Entry] = {}
+        for entry in self._files(prefix):
+            newest.setdefault(entry.name, entry)
+        return (self._remote(newest[name]) for name in sorted(newest))
+
+    def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
+        assert remote.digest is not None
+        with self._transport.stream(self._api.content(remote.digest, offset)) as stream:
+            if stream.status in (404, 405):
+                raise Rejected(
+                    f"{self.url} does not give content back: this server can only take files.",
+                    hint="Fetch it where the server stores its files.",
+                    reason="unsupported",
+                )
+            if stream.status == 416:
+                return
+            if offset and stream.status != 206:
+                raise Transient("the server does not go on in the middle of a file")
+            yield from stream.pieces()
+
+    def remove(self, names: Sequence[str]) -> Sequence[str]:
+        """Every entry of these names gets its deletion notice."""
+        wanted = set(names)
+        entries = [entry for entry in self._files("") if entry.name in wanted]
+        if entries:
+            self._api.deleted(entries)
+            self._removed.add(entry.id for entry in entries if entry.deleted is None and entry.id is not None)
+        return sorted({entry.name for entry in entries})
+
+    def incomplete(self) -> Iterator[Incomplete]:
+        raise _unsupported("does not list unfinished uploads")
+
+    def discard(self, upload: Incomplete) -> None:
+        raise _unsupported("does not list unfinished uploads")
+
+    def locate(self, location: str) -> str | None:
+        place, mark, name = location.partition("#")
+        return unquote(name) if mark and place == self.url else None
+
+    def login(self, email: str, password: str) -> str:
+        return self._api.login(email, password)
+
+    def _files(self, prefix: str) -> Iterator[Entry]:
+        """Files of this host, newest first."""
+        for entry in self._api.files(self._hostname, prefix):
+            if entry.hostname == self._hostname and entry.name.startswith(prefix) and self._alive(entry):
+                yield entry
+
+    def _alive(self, entry: Entry) -> bool:
+        """A server that does not tell what is deleted is believed but for what we removed ourselves."""
+        return not entry.deleted and (entry.deleted is not None or entry.id not in self._removed)
+
+    def _finished(self, name: str, hostname: str, digest: str) -> Remote | None:
+        """The file under exactly this name with this content, when the content is there: the server may know it by
+        another entry than ours."""
+        known = [entry for entry in self._api.with_content(digest) if self._alive(entry)]
+        ours = next((entry for entry in known if (entry.name, entry.hostname) == (name, hostname)), None)
+        return self._remote(ours) if ours and any(entry.content for entry in known) else None
+
+    def _remote(self, entry: Entry) -> Remote:
+        return Remote(entry.name, self._location(entry.name), entry.size, entry.digest, entry.modified)
+
+    def _location(self, name: str) -> str:
+        return f"{self.url}#{quote(name, safe='/')}"
+
+
+class _Hashed:
+    """A body whose SHA-256 is computed on its way."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._sha = hashlib.sha256()
+
+    @property
+    def size(self) -> int:
+        return self._body.size
+
+    @property
+    def checksum(self) -> str:
+        return self._body.checksum
+
+    @property
+    def sha256(self) -> str:
+        return self._sha.hexdigest()
+
+    def __iter__(self) -> Iterator[memoryview]:
+        sha = self._sha = hashlib.sha256()
+        for piece in self._body:
+            sha.update(piece)
+            yield piece
+
+
+def _unsupported(what: str) -> Rejected:
+    return Rejected(f"A PutPlace server {what}.", hint="'ppcli status' lists yours.", reason="unsupported")

@@ -1,0 +1,160 @@
+"""What stands behind each target under contract, and how to make it misbehave: a scheme joins by a class here."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from server_kit import ServerProcess
+
+from ppcli import disk
+from ppcli.credentials import Tokens
+from ppcli.origin import Origin
+from ppcli.target import Body, Store, Target
+from ppcli.transport import Reply, Request, Transport
+
+HOSTS = itertools.count(1)
+
+
+class Peer(Protocol):
+    """`url` is where files go, `broken` a place that cannot take them."""
+
+    url: str
+
+    def http(self, base: str) -> Transport: ...
+
+    def unfinished(self, target: Target) -> int:
+        """How many uploads were begun and neither completed nor given up."""
+        ...
+
+    def flip(self, data: bytes, times: int) -> AbstractContextManager[list[int]]:
+        """One bit of a chunk that is `data` changes on its way, so often; gives what is left of that."""
+        ...
+
+    def fail(self) -> AbstractContextManager[None]:
+        """Nothing can be stored."""
+        ...
+
+
+class Disk:
+    """`pads:` and `file:`: the peer is the file system."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def http(self, base: str) -> Transport:
+        raise AssertionError("it needs no network")
+
+    def unfinished(self, target: Target) -> int:
+        assert isinstance(target, Store)
+        return len(list(target.incomplete()))
+
+    @contextmanager
+    def flip(self, data: bytes, times: int) -> Iterator[list[int]]:
+        real, left = disk.write_all, [times]
+
+        def flipping(fd: int, piece: bytes | memoryview, offset: int | None = None) -> None:
+            raw = bytes(piece)
+            if raw == data and left[0]:
+                left[0] -= 1
+                raw = bytes([raw[0] ^ 1]) + raw[1:]
+            real(fd, raw, offset)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(disk, "write_all", flipping)
+            yield left
+
+    @contextmanager
+    def fail(self) -> Iterator[None]:
+        def failing(fd: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(disk, "fsync", failing)
+            yield
+
+
+class Served:
+    """A scheme that a real `ppcli serve` speaks; every peer is a host of its own there."""
+
+    def __init__(self, scheme: str, server: ServerProcess) -> None:
+        self.server = server
+        self.base = server.url
+        self.url = f"{scheme}://127.0.0.1:{server.port}?hostname=host{next(HOSTS)}"
+        self.begun = self._partials()
+        self._made: list[Wire] = []
+
+    def http(self, base: str) -> Transport:
+        wire = Wire(base, Tokens(Origin.parse(base), lambda: self.server.token))
+        self._made.append(wire)
+        return wire
+
+    def unfinished(self, target: Target) -> int:
+        return len(self._partials() - self.begun)
+
+    @contextmanager
+    def flip(self, data: bytes, times: int) -> Iterator[list[int]]:
+        left = [times]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Wire, "flip", (data, left))
+            yield left
+
+    @contextmanager
+    def fail(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Wire, "down", True)
+            yield
+
+    def close(self) -> None:
+        for wire in self._made:
+            wire.close()
+
+    def _partials(self) -> set[Path]:
+        return set((self.server.data / "partial").iterdir())
+
+
+class Wire(Transport):
+    """A transport that can flip a bit, or lead nowhere."""
+
+    flip: tuple[bytes, list[int]] | None = None
+    down = False
+
+    def send(self, request: Request, body: Body | None = None) -> Reply:
+        if self.down:
+            with_nobody = Transport("http://127.0.0.1:9")
+            try:
+                return with_nobody.send(request, body)
+            finally:
+                with_nobody.close()
+        if body is not None and self.flip is not None:
+            body = Flipped(body, *self.flip)
+        return super().send(request, body)
+
+
+class Flipped:
+    """A body whose first bit changes on the wire, not in what the sender hashes."""
+
+    def __init__(self, body: Body, data: bytes, left: list[int]) -> None:
+        self._body, self._data, self._left = body, data, left
+
+    @property
+    def size(self) -> int:
+        return self._body.size
+
+    @property
+    def checksum(self) -> str:
+        return self._body.checksum
+
+    def __iter__(self) -> Iterator[memoryview]:
+        for piece in self._body:
+            if bytes(piece) == self._data and self._left[0]:
+                self._left[0] -= 1
+                raw = bytes(piece)
+                yield memoryview(bytes([raw[0] ^ 1]) + raw[1:])
+            else:
+                yield piece

@@ -1,0 +1,188 @@
+"""A proxy between a client and a real HTTP server: it keeps what passed, and can act or cut at one request.
+
+It reads just enough HTTP/1.1 to see requests: heads, and bodies with a Content-Length. Bodies go on piece by piece, so
+a client that dies in the middle of one is met by the server as it would be without us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import socketserver
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+PIECE = 64 << 10
+
+
+@dataclass
+class Exchange:
+    """One request, and what became of it: `status` is None when no answer came, `delivered` False when we ate it."""
+
+    method: str
+    path: str
+    size: int
+    passed: int = 0
+    status: int | None = None
+    delivered: bool = False
+
+    @property
+    def chunk(self) -> int | None:
+        found = re.search(r"/chunk/(\d+)$", self.path)
+        return int(found[1]) if found and self.method == "PUT" else None
+
+
+@dataclass
+class Rule:
+    """What happens at the next request that `matches`: `before` it goes on; its answer is cut off when `cut`."""
+
+    matches: Callable[[Exchange], bool]
+    before: Callable[[Exchange], object] | None = None
+    cut: bool = False
+    times: int = 1
+
+
+class Proxy:
+    """On a free port of the loopback interface; `seen` holds all exchanges in the order of their heads.
+
+    `open` counts the connections: where none is left, a client that has ended has nothing in flight any more.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.upstream = ("127.0.0.1", port)
+        self.seen: list[Exchange] = []
+        self.open = 0
+        self._rules: list[Rule] = []
+        self._lock = threading.Lock()
+        self._server = _Server(("127.0.0.1", 0), self)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def at(self, rule: Rule) -> None:
+        with self._lock:
+            self._rules.append(rule)
+
+    def fresh(self) -> None:
+        """Forget what passed, and all rules."""
+        with self._lock:
+            self.seen.clear()
+            self._rules.clear()
+
+    def count(self, change: int) -> None:
+        """A connection has come or gone."""
+        with self._lock:
+            self.open += change
+
+    def note(self, exchange: Exchange) -> Rule | None:
+        with self._lock:
+            self.seen.append(exchange)
+            for rule in self._rules:
+                if rule.times and rule.matches(exchange):
+                    rule.times -= 1
+                    return rule
+        return None
+
+    # What tests ask.
+
+    def stored(self) -> list[int]:
+        """The chunks whose bytes the server has taken (200), in order; more than once where it took them twice."""
+        return [seen.chunk for seen in self.seen if seen.chunk is not None and seen.status == 200]
+
+    def attempted(self) -> list[int]:
+        return [seen.chunk for seen in self.seen if seen.chunk is not None]
+
+    def calls(self, method: str, end: str) -> list[Exchange]:
+        return [seen for seen in self.seen if seen.method == method and seen.path.partition("?")[0].endswith(end)]
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], proxy: Proxy) -> None:
+        self.proxy = proxy
+        super().__init__(address, _Connection)
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    server: _Server
+    request: socket.socket
+
+    def handle(self) -> None:
+        proxy = self.server.proxy
+        proxy.count(1)
+        try:
+            with contextlib.suppress(EOFError, OSError), socket.create_connection(proxy.upstream) as upstream:
+                client, server = _Side(self.request), _Side(upstream)
+                while self._exchange(client, server):
+                    pass
+        finally:
+            proxy.count(-1)
+
+    def _exchange(self, client: _Side, server: _Side) -> bool:
+        """Pass one request and its answer; gives whether the connection lives on."""
+        head, fields = client.head()
+        method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
+        exchange = Exchange(method, path, int(fields.get("content-length", 0)))
+        rule = self.server.proxy.note(exchange)
+        if rule and rule.before:
+            rule.before(exchange)
+        try:
+            server.socket.sendall(head)
+            client.move(exchange.size, server, exchange)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # an early answer: let it through
+        answer, fields = server.head()
+        body = server.take(int(fields.get("content-length", 0)))
+        exchange.status = int(answer.split(b" ", 2)[1])
+        if rule and rule.cut:
+            return False
+        client.socket.sendall(answer + body)
+        exchange.delivered = True
+        return exchange.passed == exchange.size and fields.get("connection", "").lower() != "close"
+
+
+class _Side:
+    """One end, with what was read from it and not used yet."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.socket = end
+        self._buffer = b""
+
+    def head(self) -> tuple[bytes, dict[str, str]]:
+        while (cut := self._buffer.find(b"\r\n\r\n")) < 0:
+            self._buffer += self._more()
+        head, self._buffer = self._buffer[: cut + 4], self._buffer[cut + 4 :]
+        lines = [line.partition(":") for line in head.decode("latin-1").split("\r\n")[1:]]
+        return head, {name.lower(): value.strip() for name, _, value in lines}
+
+    def take(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            self._buffer += self._more()
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        return data
+
+    def move(self, size: int, other: _Side, exchange: Exchange) -> None:
+        while exchange.passed < size:
+            piece = self._buffer[: size - exchange.passed] or self._more(size - exchange.passed)
+            self._buffer = self._buffer[len(piece) :] if self._buffer else b""
+            other.socket.sendall(piece)
+            exchange.passed += len(piece)
+
+    def _more(self, most: int = PIECE) -> bytes:
+        piece = self.socket.recv(min(most, PIECE))
+        if not piece:
+            raise EOFError
+        return piece

@@ -1,0 +1,226 @@
+"""A real `ppcli serve` process for tests: on a free loopback port, with a token; to stop, kill and start again.
+
+with running_server(root) as server:
+    server.url, server.token, server.data          # as long as it runs; the token survives restarts
+    reply = server.call("GET", "/api/my_files")     # reply.status, reply.json, reply.body, reply.headers
+    server.kill(); server.start()                   # SIGKILL, and again on the same port
+    server.env                                      # for a client: the same directories, so it has the login
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STARTING = 30.0
+ENDING = 20.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class ServerProcess:
+    """`limits` is the table `[server]` of its `config.toml`; `extra` are more words for the command line."""
+
+    def __init__(self, root: Path, limits: Mapping[str, object] | None = None, *extra: str, umask: int = 0o022) -> None:
+        self.root, self.extra, self.umask = root, extra, umask
+        self.config, self.data = root / "server-config", root / "server-data"
+        self.port, self.url, self.token = 0, "", ""
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith("PPCLI_")}
+        self.env |= {"PPCLI_CONFIG_DIR": str(self.config), "PPCLI_DATA_DIR": str(root / "client-data")}
+        self.env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), self.env.get("PYTHONPATH", "")])
+        self.events: list[dict[str, Any]] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self.limit(**(limits or {}))
+
+    @property
+    def origin(self) -> str:
+        return self.url
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def limit(self, **limits: object) -> None:
+        """Write the table `[server]`; it counts from the next start."""
+        self.config.mkdir(parents=True, exist_ok=True)
+        lines = ["[server]", *(f"{key} = {json.dumps(value)}" for key, value in limits.items())]
+        (self.config / "config.toml").write_text("\n".join(lines) + "\n")
+
+    def start(self) -> None:
+        """Start it and wait until it listens; the same port again after the first time."""
+        words = ["serve", "--json", "--port", str(self.port), "--data", str(self.data), *self.extra]
+        with (self.root / "server-stderr").open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ppcli", *words],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                umask=self.umask,
+            )
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            event = json.loads(line)
+            self.events.append(event)
+            if event["event"] == "token":
+                self.token = event["token"]
+            elif event["event"] == "serving":
+                self.url, self.port = event["url"], event["port"]
+                return
+        raise AssertionError(f"it did not start: {self.events}, {self.stderr}")
+
+    @property
+    def stderr(self) -> str:
+        return (self.root / "server-stderr").read_text()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> dict[str, Any]:
+        """Stop it in good order; gives its `result`."""
+        process = self._process
+        assert process is not None
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=ENDING)
+        self._process = None
+        last: dict[str, Any] = json.loads(out.splitlines()[-1])
+        assert process.returncode == last["exit_code"], (process.returncode, last)
+        return last
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        process = self._process
+        if process is not None:
+            process.kill()
+            process.communicate()
+        self._process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def connect(self, timeout: float = 30.0) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """One request on a connection of its own. A dict goes as JSON; `token` None sends none, "" the server's own."""
+        lines = dict(headers or {})
+        if token is not None:
+            lines["Authorization"] = f"Bearer {token or self.token}"
+        if isinstance(body, dict):
+            body = json.dumps(body).encode()
+            lines["Content-Type"] = "application/json"
+        connection = self.connect()
+        with contextlib.closing(connection):
+            connection.request(method, path, body, lines)
+            response = connection.getresponse()
+            return Reply(response.status, dict(response.getheaders()), response.read())
+
+    def run(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """A ppcli command with the same directories, such as `serve --new-token`."""
+        return subprocess.run(
+            [sys.executable, "-m", "ppcli", *words],
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+
+    def add_user(self, email: str, password: str = "correct horse") -> str:
+        """A further user; gives a token of theirs."""
+        words = ("--data", str(self.data))
+        added = self.run("serve", "--add-user", email, "--password-stdin", *words, stdin=password.encode())
+        assert added.returncode == 0, added.stderr
+        made = self.run("serve", "--new-token", email, *words)
+        assert made.returncode == 0, made.stderr
+        return made.stdout.decode().strip()
+
+    # the protocol, step by step
+
+    def initiate(self, data: bytes, size: int, /, name: str = "a.bin", **more: Any) -> Reply:
+        """`more` are fields that replace or join the usual ones; and `token`."""
+        token = more.pop("token", "")
+        body = {
+            "filepath": name,
+            "hostname": "here",
+            "sha256": sha256(data),
+            "file_size": len(data),
+            "chunk_size": size,
+            "total_chunks": max(1, -(-len(data) // size)),
+        } | more
+        return self.call("POST", "/api/uploads/initiate", body, token=token)
+
+    def put(self, upload_id: str, chunk: int, data: bytes, **more: Any) -> Reply:
+        return self.call("PUT", f"/api/uploads/{upload_id}/chunk/{chunk}", data, **more)
+
+    def complete(self, upload_id: str, parts: list[dict[str, Any]] | None = None, **more: Any) -> Reply:
+        return self.call("POST", f"/api/uploads/{upload_id}/complete", {"parts": parts or []}, **more)
+
+    def upload(self, data: bytes, chunk_size: int = 1024, name: str = "a.bin", *, token: str = "") -> Reply:
+        """All of it; gives the reply to complete."""
+        begun = self.initiate(data, chunk_size, name, token=token)
+        assert begun.status == 201, begun.body
+        upload_id = begun.json["upload_id"]
+        for number, piece in enumerate(cut(data, chunk_size)):
+            reply = self.put(upload_id, number, piece, token=token)
+            assert reply.status == 200, reply.body
+        return self.complete(upload_id, token=token)
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)] or [b""]
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@contextlib.contextmanager
+def running_server(
+    root: Path, limits: Mapping[str, object] | None = None, *extra: str, umask: int = 0o022
+) -> Iterator[ServerProcess]:
+    """A server that listens; killed at the end if it still runs."""
+    server = ServerProcess(root, limits, *extra, umask=umask)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+def wait_until_refused(port: int) -> None:
+    """Until nothing listens there any more."""
+    deadline = time.monotonic() + ENDING
+    while time.monotonic() < deadline:
+        try:
+            http.client.HTTPConnection("127.0.0.1", port, timeout=5).connect()
+        except OSError:
+            return
+    raise AssertionError("it still listens")
