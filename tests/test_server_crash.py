@@ -18,10 +18,10 @@ SIZE = 64 << 10
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_kill_while_chunks_are_sent_loses_none_that_was_acknowledged(tmp_path: Path, seed: int) -> None:
+def test_a_kill_while_chunks_are_sent_loses_none_that_was_acknowledged(root: Path, seed: int) -> None:
     data = random.Random(seed).randbytes(SIZE * 400)
     pieces = cut(data, SIZE)
-    with running_server(tmp_path) as server:
+    with running_server(root) as server:
         upload_id = server.initiate(data, SIZE).json["upload_id"]
         left, acknowledged = list(range(len(pieces))), set[int]()
         random.Random(seed).shuffle(left)
@@ -59,9 +59,9 @@ def test_a_kill_while_chunks_are_sent_loses_none_that_was_acknowledged(tmp_path:
         assert server.call("GET", f"/api/files/{sha256(data)}/content").body == data
 
 
-def test_a_kill_with_half_a_chunk_sent_counts_nothing(tmp_path: Path) -> None:
+def test_a_kill_with_half_a_chunk_sent_counts_nothing(root: Path) -> None:
     data = random.Random(1).randbytes(4 << 20)
-    with running_server(tmp_path) as server:
+    with running_server(root) as server:
         upload_id = server.initiate(data, 4 << 20).json["upload_id"]
         connection = server.connect()
         connection.putrequest("PUT", f"/api/uploads/{upload_id}/chunk/0")
@@ -90,10 +90,10 @@ def _set_state(server: ServerProcess, upload_id: str, state: str) -> None:
 
 
 @pytest.mark.parametrize("killed_at", ["completing", "assembled", "renamed"])
-def test_a_kill_at_every_step_of_complete(tmp_path: Path, killed_at: str) -> None:
+def test_a_kill_at_every_step_of_complete(root: Path, killed_at: str) -> None:
     """The states as the server writes them: each is durable before the next step begins."""
     data = random.Random(2).randbytes(5000)
-    with running_server(tmp_path) as server:
+    with running_server(root) as server:
         upload_id = server.initiate(data, 1024).json["upload_id"]
         for number, piece in enumerate(cut(data, 1024)):
             server.put(upload_id, number, piece)
@@ -121,11 +121,11 @@ def _complete_in_vain(server: ServerProcess, upload_id: str) -> None:
         assert server.complete(upload_id).status == 503
 
 
-def test_a_kill_during_complete(tmp_path: Path) -> None:
+def test_a_kill_during_complete(root: Path) -> None:
     """After a restart the whole file is hashed from the disk; the kill comes while that goes on."""
     data = random.Random(3).randbytes(1 << 20) * 96
     size = 8 << 20
-    with running_server(tmp_path) as server:
+    with running_server(root) as server:
         upload_id = server.initiate(data, size).json["upload_id"]
         for number, piece in enumerate(cut(data, size)):
             server.put(upload_id, number, piece)
@@ -145,9 +145,9 @@ def test_a_kill_during_complete(tmp_path: Path) -> None:
         assert reply.body == data[-1000:]
 
 
-def test_files_that_nothing_names_are_removed_at_the_start(tmp_path: Path) -> None:
+def test_files_that_nothing_names_are_removed_at_the_start(root: Path) -> None:
     data = random.Random(4).randbytes(3000)
-    with running_server(tmp_path) as server:
+    with running_server(root) as server:
         server.upload(data)
         begun = server.initiate(data[:2000], 1024).json["upload_id"]
         server.kill()
@@ -208,9 +208,9 @@ def test_a_long_complete_neither_blocks_others_nor_the_end(tmp_path: Path) -> No
         assert server.call("DELETE", path).status == 200
 
 
-def test_sessions_whose_bytes_were_removed_are_over(tmp_path: Path) -> None:
+def test_sessions_whose_bytes_were_removed_are_over(root: Path) -> None:
     """Somebody emptied the directory; the server starts all the same."""
-    with running_server(tmp_path) as server:
+    with running_server(root) as server:
         data = bytes(3000)
         ids = [server.initiate(data, 1024, name).json["upload_id"] for name in ("a", "b")]
         server.put(ids[0], 0, data[:1024])

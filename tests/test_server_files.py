@@ -219,9 +219,9 @@ def test_a_range_that_cannot_be_given(header: str, size: int) -> None:
         parse_range(header, size)
 
 
-def test_content_goes_when_nobody_names_it_any_more(tmp_path: Path) -> None:
+def test_content_goes_when_nobody_names_it_any_more(root: Path) -> None:
     data = b"x" * 2000
-    with running_server(tmp_path, {"content_grace": 0}) as server:
+    with running_server(root, {"content_grace": 0}) as server:
         other = server.add_user("other@example.org")
         place = server.data / "content" / sha256(data)[:2] / sha256(data)
         server.upload(data)
@@ -235,9 +235,9 @@ def test_content_goes_when_nobody_names_it_any_more(tmp_path: Path) -> None:
         assert server.call("GET", f"/api/files/{sha256(data)}/content").body == data
 
 
-def test_content_is_kept_for_the_grace_time(tmp_path: Path) -> None:
+def test_content_is_kept_for_the_grace_time(root: Path) -> None:
     data = b"y" * 2000
-    with running_server(tmp_path, {"content_grace": 3600, "cleanup_interval": 0.05}) as server:
+    with running_server(root, {"content_grace": 3600, "cleanup_interval": 0.05}) as server:
         place = server.data / "content" / sha256(data)[:2] / sha256(data)
         server.upload(data)
         server.call("DELETE", f"/api/files/{sha256(data)}", notice())

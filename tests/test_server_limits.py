@@ -16,8 +16,8 @@ from server_kit import ServerProcess, cut, running_server, sha256
 
 from ppcli.errors import Usage
 from ppcli.server.limits import ServerLimits, load_limits, parse_limits
+from ppcli.server.plan import Wanted, check_plan
 from ppcli.server.refusal import Refused
-from ppcli.server.sessions import Wanted, check_plan
 
 DATA = random.Random(0).randbytes(3000)
 MIB = 1 << 20
@@ -165,15 +165,15 @@ def test_a_full_disk_is_507_and_the_session_goes_on_after_it(server: ServerProce
     assert server.call("GET", f"/api/files/{sha256(data)}/content", token=token).body == data
 
 
-def test_a_file_larger_than_the_disk_is_507(tmp_path: Path) -> None:
-    with running_server(tmp_path, {"max_file_size": 2**60}) as server:
-        size = 2**56
+def test_a_file_larger_than_the_disk_is_507(root: Path) -> None:
+    with running_server(root, {"max_file_size": 2**60}) as server:
+        size = 2**52
         reply = server.initiate(b"", 10 * MIB, file_size=size, total_chunks=-(-size // (10 * MIB)))
         assert (reply.status, list((server.data / "partial").iterdir())) == (507, [])
 
 
-def test_an_upload_without_progress_ends_and_its_bytes_go(tmp_path: Path) -> None:
-    with running_server(tmp_path, {"session_lifetime": 1.0, "cleanup_interval": 0.1}) as server:
+def test_an_upload_without_progress_ends_and_its_bytes_go(root: Path) -> None:
+    with running_server(root, {"session_lifetime": 1.0, "cleanup_interval": 0.1}) as server:
         idle = server.initiate(DATA, 1024, "idle").json["upload_id"]
         busy = server.initiate(DATA, 1024, "busy").json["upload_id"]
         partial = server.data / "partial" / idle
@@ -194,8 +194,8 @@ def test_an_upload_without_progress_ends_and_its_bytes_go(tmp_path: Path) -> Non
         assert server.complete(busy).status == 200
 
 
-def test_an_end_that_passed_while_the_server_was_down_counts(tmp_path: Path) -> None:
-    with running_server(tmp_path, {"session_lifetime": 0.2, "cleanup_interval": 60}) as server:
+def test_an_end_that_passed_while_the_server_was_down_counts(root: Path) -> None:
+    with running_server(root, {"session_lifetime": 0.2, "cleanup_interval": 60}) as server:
         upload_id = server.initiate(DATA, 1024).json["upload_id"]
         server.kill()
         time.sleep(0.25)
@@ -204,8 +204,8 @@ def test_an_end_that_passed_while_the_server_was_down_counts(tmp_path: Path) -> 
         until(lambda: not list((server.data / "partial").iterdir()))
 
 
-def test_expiry_before_a_cleanup_is_410_as_well(tmp_path: Path) -> None:
-    with running_server(tmp_path, {"session_lifetime": 0.2, "cleanup_interval": 60}) as server:
+def test_expiry_before_a_cleanup_is_410_as_well(root: Path) -> None:
+    with running_server(root, {"session_lifetime": 0.2, "cleanup_interval": 60}) as server:
         upload_id = server.initiate(DATA, 1024).json["upload_id"]
         time.sleep(0.25)
         assert server.put(upload_id, 0, DATA[:1024]).status == 410
@@ -246,11 +246,11 @@ def test_a_table_that_makes_no_sense_is_a_usage_error(table: object) -> None:
     assert raised.value.reason == "config"
 
 
-def test_a_damaged_config_is_a_usage_error(tmp_path: Path) -> None:
-    assert load_limits(tmp_path) == ServerLimits()
-    (tmp_path / "config.toml").write_text("[server\n")
+def test_a_damaged_config_is_a_usage_error(root: Path) -> None:
+    assert load_limits(root) == ServerLimits()
+    (root / "config.toml").write_text("[server\n")
     with pytest.raises(Usage):
-        load_limits(tmp_path)
+        load_limits(root)
 
 
 @pytest.mark.parametrize(("size", "chunk", "total"), [(0, 1024, 1), (1, 1024, 1), (1024, 1024, 1), (1025, 1024, 2)])

@@ -30,8 +30,8 @@ def started(cli: Cli, *words: str) -> tuple[subprocess.Popen[bytes], str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_the_normal_end(tmp_path: Path, number: signal.Signals) -> None:
-    with running_server(tmp_path) as server:
+def test_a_signal_is_the_normal_end(root: Path, number: signal.Signals) -> None:
+    with running_server(root) as server:
         result = server.stop(number)
         assert (result["event"], result["ok"], result["exit_code"]) == ("result", True, 0)
         assert [event["event"] for event in server.events] == ["token", "serving"]
@@ -58,9 +58,9 @@ def stat_of(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def test_requests_in_flight_are_finished_before_the_end(tmp_path: Path) -> None:
+def test_requests_in_flight_are_finished_before_the_end(root: Path) -> None:
     data = bytes(2000)
-    with running_server(tmp_path) as server:
+    with running_server(root) as server:
         upload_id = server.initiate(data, 2000).json["upload_id"]
         connection = server.connect()
         with closing(connection):
@@ -88,8 +88,8 @@ def _refused(port: int) -> bool:
         return True
 
 
-def test_a_client_that_hangs_does_not_hold_the_end_up(tmp_path: Path) -> None:
-    with running_server(tmp_path) as server:
+def test_a_client_that_hangs_does_not_hold_the_end_up(root: Path) -> None:
+    with running_server(root) as server:
         upload_id = server.initiate(bytes(2000), 2000).json["upload_id"]
         connection = server.connect()
         with closing(connection):
@@ -103,8 +103,8 @@ def test_a_client_that_hangs_does_not_hold_the_end_up(tmp_path: Path) -> None:
             assert result["elapsed"] > 4
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    with running_server(tmp_path) as server:
+def test_a_second_signal_ends_it_at_once(root: Path) -> None:
+    with running_server(root) as server:
         connection = socket.create_connection(("127.0.0.1", server.port))
         with closing(connection):
             connection.sendall(
@@ -118,8 +118,8 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert result["exit_code"] == 0
 
 
-def test_one_data_dir_has_one_server(tmp_path: Path) -> None:
-    with running_server(tmp_path) as server:
+def test_one_data_dir_has_one_server(root: Path) -> None:
+    with running_server(root) as server:
         ran = server.run("serve", "--json", "--port", "0", "--data", str(server.data))
         result = json.loads(ran.stdout.splitlines()[-1])
         assert (ran.returncode, result["error"]["kind"], result["error"]["reason"]) == (7, "busy", "locked")
@@ -127,8 +127,8 @@ def test_one_data_dir_has_one_server(tmp_path: Path) -> None:
         assert server.call("GET", "/health").status == 200
 
 
-def test_a_port_that_is_taken(cli: Cli, tmp_path: Path) -> None:
-    with running_server(tmp_path) as server:
+def test_a_port_that_is_taken(cli: Cli, root: Path) -> None:
+    with running_server(root) as server:
         told = cli.refuses(11, "local", "address", "serve", "--port", str(server.port))
     assert "--port" in told
 
@@ -223,20 +223,20 @@ def test_without_the_extra_it_says_what_to_install(cli: Cli, root: Path) -> None
     assert made.returncode == 0, made.stderr
 
 
-def test_a_real_client_finds_its_token(tmp_path: Path) -> None:
+def test_a_real_client_finds_its_token(root: Path) -> None:
     """The one path that matters: start a server, and `put` to it, with nothing configured."""
-    with running_server(tmp_path) as server:
-        (tmp_path / "a.bin").write_bytes(os.urandom(100_000))
-        ran = server.run("put", str(tmp_path / "a.bin"), "--to", server.url, "--chunk-size", "8KiB")
+    with running_server(root) as server:
+        (root / "a.bin").write_bytes(os.urandom(100_000))
+        ran = server.run("put", str(root / "a.bin"), "--to", server.url, "--chunk-size", "8KiB")
         if b"Known" in ran.stderr or b"unknown" in ran.stderr.lower():
             pytest.skip("the client is not there yet")
         assert ran.returncode == 0, ran.stderr
         assert [entry["filepath"] for entry in server.call("GET", "/api/my_files").json] == ["a.bin"]
 
 
-def test_a_server_keeps_its_promises_across_restarts(tmp_path: Path) -> None:
+def test_a_server_keeps_its_promises_across_restarts(root: Path) -> None:
     data = bytes(3000)
-    with running_server(tmp_path) as server:
+    with running_server(root) as server:
         upload_id = server.initiate(data, 1024).json["upload_id"]
         for number in range(3):
             server.put(upload_id, number, data[number * 1024 :][:1024])
@@ -247,8 +247,8 @@ def test_a_server_keeps_its_promises_across_restarts(tmp_path: Path) -> None:
         assert server.call("GET", f"/api/files/{sha256(data)}/content").body == data
 
 
-def test_the_log_holds_no_token_and_is_private(tmp_path: Path) -> None:
-    with running_server(tmp_path, {}, "--verbose") as server:
+def test_the_log_holds_no_token_and_is_private(root: Path) -> None:
+    with running_server(root, {}, "--verbose") as server:
         server.call("GET", "/api/my_files?prefix=x")
         server.stop()
         log = (server.data / "server.log").read_text()

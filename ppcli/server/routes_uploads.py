@@ -21,9 +21,9 @@ from ppcli.server.models import (
     SessionReply,
     storage_label,
 )
+from ppcli.server.plan import Wanted
 from ppcli.server.problems import problems
 from ppcli.server.refusal import Refused, Unwanted
-from ppcli.server.sessions import Wanted
 from ppcli.server.states import SessionState
 
 _SHORT_LIST = 1000

@@ -117,7 +117,7 @@ def main() -> None:
         took = sent + completed
         print(f"dd conv=fsync {copied:6.2f} s   one sha256 {hashed:6.2f} s")  # noqa: T201
         print(  # noqa: T201
-            f"chunks {sent:6.2f} s   complete {completed:5.2f} s  {size / took / 1e6:.0f} MB/s  {took / copied:.2f} x dd"
+            f"chunks {sent:6.2f} s   complete {completed:5.2f} s  {size / took / 1e6:.0f} MB/s {took / copied:.2f} x dd"
             f"   {took / (copied + hashed):.2f} x (dd + sha256)   peak {memory:.0f} MiB"
             f"   processor {busy:.1f} s, {busy / hashing:.2f} x sha256"
         )

@@ -1,0 +1,170 @@
+"""The command against `ppcli serve`: what its users do, from the login that is there by itself to a removed file."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_kit import Cli, until
+from server_kit import ServerProcess, running_server, sha256
+
+CHUNK = 64 << 10
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with running_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def box(root: Path, server: ServerProcess, request: pytest.FixtureRequest) -> Cli:
+    """A machine of its own, which shares the config dir with the server: so it is logged in."""
+    cli = Cli(root, f"{server.url}?hostname={request.node.name}")
+    cli.env["PPCLI_CONFIG_DIR"] = str(server.config)
+    return cli
+
+
+def content(cli: Cli, name: str, size: int = 3 * CHUNK + 5) -> bytes:
+    data = random.Random(cli.to + name).randbytes(size)
+    (cli.root / name).parent.mkdir(parents=True, exist_ok=True)
+    (cli.root / name).write_bytes(data)
+    return data
+
+
+def put(cli: Cli, *words: str) -> dict[str, object]:
+    ran = cli.json("put", "--chunk-size", str(CHUNK), *words)
+    assert ran.code == 0, ran.result
+    return ran.result
+
+
+def test_put_list_get_and_remove(box: Cli) -> None:
+    data = content(box, "a b.bin")
+    told = box("put", "a b.bin", "--chunk-size", str(CHUNK))
+    assert told.stdout.decode() == f"{box.to}#a%20b.bin\n"
+    (listed,) = box.json("ls").of("object")
+    assert (listed["name"], listed["size"], listed["digest"]) == ("a b.bin", len(data), f"sha256:{sha256(data)}")
+    assert box("get", "a b.bin", "copy").code == 0 == box("get", told.stdout.decode().strip(), "other").code
+    assert (box.root / "copy").read_bytes() == data == (box.root / "other").read_bytes()
+    assert box("rm", "a b.bin").code == 0
+    assert box.json("ls").of("object") == []
+    assert box("get", "a b.bin", "third").code == 9 == box("rm", "a b.bin").code
+
+
+def test_what_is_there_is_not_sent_again_even_without_the_data_dir(box: Cli) -> None:
+    content(box, "a.bin")
+    assert put(box, "a.bin")["bytes_sent"] == 3 * CHUNK + 5
+    for data_dir in ("data", "elsewhere"):
+        box.env["PPCLI_DATA_DIR"] = str(box.root / data_dir)
+        again = put(box, "a.bin")
+        assert (again["bytes_sent"], again["files_unchanged"], again["state"]) == (0, 1, None)
+    assert box.json("status", "--all").of("job") == [], "no job was made for it"
+
+
+def test_removed_and_put_again_it_is_there_again(box: Cli) -> None:
+    content(box, "a.bin")
+    put(box, "a.bin")
+    assert box("rm", "a.bin").code == 0
+    put(box, "a.bin")
+    assert [listed["name"] for listed in box.json("ls").of("object")] == ["a.bin"]
+
+
+def test_a_fetch_goes_on_in_the_middle(box: Cli) -> None:
+    data = content(box, "a.bin")
+    put(box, "a.bin")
+    assert box("get", "a.bin", "first").code == 0
+    reader = box.start("get", "a.bin", "-")
+    assert reader.stdout is not None and reader.stdout.read(10) == data[:10]
+    reader.kill()
+    reader.communicate()
+    assert box("get", "a.bin", "-").stdout == data
+
+
+def test_stdin_and_empty_files(box: Cli) -> None:
+    assert box("put", "-", "--name", "from/stdin", stdin=b"piped").code == 0
+    content(box, "empty", 0)
+    put(box, "empty")
+    assert box("get", "from/stdin", "-").stdout == b"piped"
+    assert box("get", "empty", "-").stdout == b""
+
+
+def test_a_dry_run_changes_nothing(box: Cli, server: ServerProcess) -> None:
+    content(box, "a.bin")
+    before = sorted((server.data / "partial").iterdir())
+    ran = box.json("put", "a.bin", "--dry-run")
+    assert [event["chunks"] for event in ran.of("file_planned")] == [1]
+    assert box.json("ls").of("object") == [] and sorted((server.data / "partial").iterdir()) == before
+
+
+def test_the_same_content_under_two_names_is_sent_once(box: Cli) -> None:
+    data = content(box, "a.bin")
+    (box.root / "b.bin").write_bytes(data)
+    assert put(box, "a.bin")["bytes_sent"] == len(data)
+    assert box.json("put", "b.bin", "--dry-run").code == 0
+    assert [listed["name"] for listed in box.json("ls").of("object")] == ["a.bin"]
+    assert put(box, "b.bin")["bytes_sent"] == 0
+    assert [listed["name"] for listed in box.json("ls").of("object")] == ["a.bin", "b.bin"]
+
+
+def test_immutable_never_replaces(box: Cli) -> None:
+    old = content(box, "a.bin")
+    put(box, "a.bin")
+    (box.root / "a.bin").write_bytes(b"other")
+    ran = box.json("put", "a.bin", "--immutable")
+    assert (ran.code, ran.result["error"]["reason"]) == (5, "exists")
+    assert box("get", "a.bin", "-").stdout == old
+    put(box, "a.bin")
+    assert box("get", "a.bin", "-").stdout == b"other"
+
+
+def test_a_tree_comes_back(box: Cli) -> None:
+    names = [f"tree/d{n % 3}/f{n}.txt" for n in range(12)]
+    contents = {name: content(box, name, 100 * n) for n, name in enumerate(names)}
+    assert put(box, "-r", "tree", "--name", "kept/")["files_completed"] == 12
+    assert box("get", "-r", "kept", "back").code == 0
+    for name, data in contents.items():
+        assert (box.root / "back" / name.removeprefix("tree/")).read_bytes() == data
+    assert box("rm", "-r", "kept").code == 0
+    assert box.json("ls").of("object") == []
+
+
+def test_cancel_frees_the_server(box: Cli, server: ServerProcess) -> None:
+    before = set((server.data / "partial").iterdir())
+    content(box, "slow.bin", 40 * CHUNK)
+    process = box.start("put", "slow.bin", "--chunk-size", str(CHUNK), "--limit-rate", "256K", "--json")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if b'"chunk_confirmed"' in line:
+            break
+    process.kill()
+    process.communicate()
+    assert len(set((server.data / "partial").iterdir()) - before) == 1
+    (job,) = box.json("status").of("job")
+    assert job["state"] == "paused" and job["expires_at"] is not None
+    assert box("cancel", job["job"], "--yes").code == 0
+    until(lambda: set((server.data / "partial").iterdir()) == before)
+    assert box.json("status").of("job") == []
+
+
+def test_a_token_that_is_no_good_pauses_the_job_and_the_next_goes_on(box: Cli, server: ServerProcess) -> None:
+    content(box, "a.bin")
+    refused = box.process("put", "a.bin", "--json", "--chunk-size", str(CHUNK), env={**box.env, "PPCLI_TOKEN": "wrong"})
+    assert (refused.code, refused.result["error"]["kind"], refused.result["state"]) == (3, "credentials", "paused")
+    assert "wrong" not in refused.stdout.decode() + refused.err
+    assert box.json("resume").result["state"] == "completed"
+
+
+def test_unfinished_uploads_of_others_cannot_be_listed(box: Cli) -> None:
+    ran = box.json("ls", "--incomplete")
+    assert (ran.code, ran.result["error"]["reason"]) == (5, "unsupported")
+
+
+def test_many_files_at_once_are_hashed_and_told(box: Cli) -> None:
+    for number in range(30):
+        content(box, f"many/{number}", 5000)
+    ran = box.json("put", "-r", "many")
+    hashed = ran.of("hashing_progress")
+    assert hashed[-1]["bytes_hashed"] == hashed[-1]["bytes_total"] == 30 * 5000
+    assert ran.result["files_completed"] == 30
