@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
@@ -53,6 +53,11 @@ class Evidence(StrEnum):
     ETAG = "etag"
     OFFSET = "offset"
     MARK = "mark"
+
+
+def weakest(levels: Collection[Evidence | None]) -> Evidence | None:
+    """The weakest of these; None where there is none."""
+    return next((level for level in reversed(Evidence) if level in levels), None)
 
 
 class Action(StrEnum):
