@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from ppcli.manifest import FileEntry
 from ppcli.model import FilePlan, Limits, Part, Receipt, Remote, Session, Slot
+from ppcli.pipeline.idle import Idle
 from ppcli.source import Digests, Source
 
 _OPEN_AT_ONCE = 64
@@ -78,16 +79,32 @@ class Finish:
     run: FileRun
 
 
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """A file whose completion is intended, durably. `doubtful`: an earlier run may have completed it."""
+
+    run: FileRun
+    receipts: Sequence[Receipt]
+    digest: str | None
+    doubtful: bool
+
+
 ReserveWork: TypeAlias = OpenFiles | ReserveParts
-SendWork: TypeAlias = Unit | Finish
+SendWork: TypeAlias = Unit | Finish | Complete
+Settled: TypeAlias = Unit | Complete
+"""What is handed back once its step is durable: a chunk that is confirmed, a file that may be completed."""
 
 
 class Feed:
     """Shared by all workers of a run. The `take_*` calls block; they give None once nothing is left or after `stop`.
-    What was taken of a file is given back with `release`."""
+    What was taken of a file is given back with `release`.
+
+    There are as many places as `jobs`: a chunk has one from when it is taken until its confirmation is durable, so no
+    more than `jobs` chunks are ever in flight, however many of them a quick worker has sent meanwhile."""
 
     def __init__(self, files: Iterable[int], jobs: int, reserve_jobs: int) -> None:
         self._pending = deque(files)
+        self._places = jobs
         self._reserve_jobs = reserve_jobs
         self._ahead = max(4, 2 * jobs)
         self._open = 0
@@ -96,42 +113,40 @@ class Feed:
         self._ready: deque[SendWork] = deque()
         self._unhashed: deque[FileRun] = deque()
         self._stopped = False
-        lock = threading.Lock()
-        self._reservers = threading.Condition(lock)
-        self._senders = threading.Condition(lock)
-        self._hashers = threading.Condition(lock)
+        self._lock = threading.Lock()
+        self._reservers = Idle(self._lock)
+        self._senders = Idle(self._lock)
+        self._hashers = Idle(self._lock)
 
     def take_reserve(self) -> ReserveWork | None:
         """Work for the reserve stage: slots for an open file first, then files to open."""
-        with self._reservers:
+        with self._lock:
             while not self._over():
-                while self._unreserved and self._unreserved[0].dead:
-                    self._unreserved.popleft()
-                if len(self._ready) < self._ahead:
-                    if self._unreserved:
-                        return self._some_parts()
-                    if self._pending and self._open < _OPEN_AT_ONCE:
-                        return self._some_files()
+                if self._may_reserve():
+                    work = self._some_parts() if self._unreserved else self._some_files()
+                    self._wake_reserver()
+                    return work
                 self._reservers.wait()
             return None
 
     def take_send(self) -> SendWork | None:
         """Work for the upload stage."""
-        with self._senders:
+        with self._lock:
             while not self._over():
-                while self._ready:
+                while self._may_send():
                     work = self._ready.popleft()
-                    if len(self._ready) < self._ahead:
-                        self._reservers.notify()
+                    self._wake_reserver()
                     if not work.run.dead:
                         work.run.users += 1
+                        self._places -= isinstance(work, Unit)
+                        self._wake_sender()
                         return work
                 self._senders.wait()
             return None
 
     def take_hash(self) -> FileRun | None:
         """A file whose digest is wanted."""
-        with self._hashers:
+        with self._lock:
             while not self._over():
                 while self._unhashed:
                     run = self._unhashed.popleft()
@@ -143,44 +158,54 @@ class Feed:
 
     def opened(self, run: FileRun, parts: Sequence[Part], units: Sequence[Unit], *, hashed: bool) -> None:
         """A file is open: `parts` want slots, `units` have one, its digest is wanted unless `hashed`."""
-        with self._senders:
+        with self._lock:
             self._runs[run.index] = run
             run.left += 0 if hashed else 1
             run.parts.extend(parts)
             if parts:
                 self._unreserved.append(run)
-                self._reservers.notify()
+                self._wake_reserver()
             if not hashed:
                 self._unhashed.append(run)
-                self._hashers.notify()
+                self._hashers.wake()
             self._enqueue(run, units)
             if run.left == 0:
                 self._finish(run)
 
     def reserved(self, run: FileRun, units: Sequence[Unit]) -> None:
-        with self._senders:
+        with self._lock:
             self._enqueue(run, units)
+
+    def settled(self, done: Iterable[Settled]) -> None:
+        """These steps are durable: chunks leave their places, files go on to be completed."""
+        with self._lock:
+            for one in done:
+                if isinstance(one, Complete):
+                    self._ready.appendleft(one)
+                else:
+                    self._places += 1
+            self._wake_sender()
 
     def hashed(self, run: FileRun) -> None:
         """The digest that was wanted is there."""
-        with self._senders:
+        with self._lock:
             self._advance(run, 1)
 
     def adopted(self, run: FileRun, chunks: int) -> None:
         """So many chunks are confirmed without being sent."""
-        with self._senders:
+        with self._lock:
             run.copied += chunks
             self._advance(run, chunks)
 
     def use(self, run: FileRun) -> None:
         """Have a file in hand without taking work of it; `release` gives it back."""
-        with self._senders:
+        with self._lock:
             run.users += 1
 
     def confirmed(self, run: FileRun) -> bool:
         """A chunk that was taken is confirmed; a file with few sends at once lets the next one go. True when it was the
         last thing that was `left`: then the caller finishes the file."""
-        with self._senders:
+        with self._lock:
             run.active -= 1
             self._enqueue(run, ())
             run.left -= 1
@@ -188,7 +213,7 @@ class Feed:
 
     def drop(self, run: FileRun) -> bool:
         """Hand out nothing more of this file. False when that was so already."""
-        with self._senders:
+        with self._lock:
             if run.dead:
                 return False
             run.dead = True
@@ -198,13 +223,13 @@ class Feed:
 
     def release(self, run: FileRun) -> bool:
         """Give back what was taken. True for the last user of a dead file, who ends it with `ended`."""
-        with self._senders:
+        with self._lock:
             run.users -= 1
             return run.dead and run.users == 0
 
     def ended(self, index: int, *, again: bool) -> None:
         """A file is closed. With `again` it is opened anew, before all others."""
-        with self._senders:
+        with self._lock:
             self._open -= 1
             self._runs.pop(index, None)
             if again:
@@ -212,16 +237,16 @@ class Feed:
             if self._over():
                 self._wake_all()
             else:
-                self._reservers.notify()
+                self._wake_reserver()
 
     def open_runs(self) -> list[FileRun]:
         """Files that were opened and did not end: after a stop, when all workers have left, they are to be closed."""
-        with self._senders:
+        with self._lock:
             return list(self._runs.values())
 
     def stop(self) -> None:
         """Hand out nothing more at all."""
-        with self._senders:
+        with self._lock:
             self._stopped = True
             self._wake_all()
 
@@ -230,12 +255,34 @@ class Feed:
 
     def _wake_all(self) -> None:
         for waiting in (self._reservers, self._senders, self._hashers):
-            waiting.notify_all()
+            waiting.wake_all()
+
+    def _may_reserve(self) -> bool:
+        """Is there work for the reserve stage? Files are opened once there is room for a whole batch."""
+        while self._unreserved and self._unreserved[0].dead:
+            self._unreserved.popleft()
+        if len(self._ready) >= self._ahead:
+            return False
+        return bool(self._unreserved or (self._pending and self._open + self._files_a_batch() <= _OPEN_AT_ONCE))
+
+    def _wake_reserver(self) -> None:
+        if self._may_reserve():
+            self._reservers.wake()
+
+    def _may_send(self) -> bool:
+        """Is there work for the upload stage? What is no chunk comes first in the queue, and needs no place."""
+        return bool(self._ready) and (self._places > 0 or not isinstance(self._ready[0], Unit))
+
+    def _wake_sender(self) -> None:
+        if self._may_send():
+            self._senders.wake()
+
+    def _files_a_batch(self) -> int:
+        """Several, as long as that leaves every worker some."""
+        return max(1, min(_FILES_A_BATCH, len(self._pending) // (2 * self._reserve_jobs)))
 
     def _some_files(self) -> OpenFiles:
-        fair = len(self._pending) // (2 * self._reserve_jobs)
-        count = max(1, min(_FILES_A_BATCH, fair, _OPEN_AT_ONCE - self._open))
-        files = tuple(self._pending.popleft() for _ in range(min(count, len(self._pending))))
+        files = tuple(self._pending.popleft() for _ in range(self._files_a_batch()))
         self._open += len(files)
         return OpenFiles(files)
 
@@ -246,7 +293,6 @@ class Feed:
         parts = tuple(run.parts.popleft() for _ in range(count))
         if run.parts:
             self._unreserved.append(run)
-            self._reservers.notify()
         run.users += 1
         return ReserveParts(run, parts)
 
@@ -260,7 +306,7 @@ class Feed:
             while run.backlog and run.active < run.limits.sends:
                 run.active += 1
                 self._ready.append(run.backlog.popleft())
-        self._senders.notify(len(self._ready))
+        self._wake_sender()
 
     def _advance(self, run: FileRun, steps: int) -> None:
         """After the last thing that was `left`, the file is finished."""
@@ -270,4 +316,4 @@ class Feed:
 
     def _finish(self, run: FileRun) -> None:
         self._ready.appendleft(Finish(run))
-        self._senders.notify()
+        self._wake_sender()

@@ -23,7 +23,7 @@ from ppcli.events import Event, Listener, UploadProgress
 from ppcli.halt import Halt, Stopped
 from ppcli.jobs import Job
 from ppcli.pipeline.context import Context, RecordDigest, failure, retrying
-from ppcli.pipeline.feed import Feed, FileRun, Finish, OpenFiles
+from ppcli.pipeline.feed import Complete, Feed, FileRun, Finish, OpenFiles
 from ppcli.pipeline.meter import Meter, Pace, Ramp
 from ppcli.pipeline.opening import Opened, Opener, Opening, Reserved
 from ppcli.pipeline.recorder import Recorder
@@ -75,7 +75,7 @@ class _Pipeline:
         self._meter = Meter()
         self._shown: tuple[int, int] | None = None
         self._feed = Feed(files, options.jobs, options.reserve_jobs)
-        self._recorder = Recorder(job, listener, halt, self._progress)
+        self._recorder = Recorder(job, listener, halt, self._progress, self._feed.settled)
         retrier = Retrier(options.retries, Gate(), halt, lambda attempt: self._recorder.tell(retrying(job.id, attempt)))
         pace = Pace(options.limit_rate, options.jobs)
         self._context = Context(
@@ -143,6 +143,8 @@ class _Pipeline:
         while (work := self._feed.take_send()) is not None:
             if isinstance(work, Finish):
                 self._guard(work.run, partial(self._sender.finish, work.run))
+            elif isinstance(work, Complete):
+                self._guard(work.run, partial(self._sender.complete, work))
             else:
                 self._guard(work.run, partial(self._sender.deliver, work))
 
