@@ -109,13 +109,14 @@ def _check(hint: Any) -> Callable[[Any], Any]:
     """Converts a value that is not of one of the `_kinds` of the annotation, or raises `ValueError`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return _either(tuple(_check(arg) for arg in args if not _kinds(arg)))
+        checks = tuple(_check(arg) for arg in args if not _kinds(arg))
+        return checks[0] if len(checks) == 1 else _either(checks)
     if origin in (tuple, list):
         return _sequence(origin, _item(args[0]))
     if origin is not None and issubclass(origin, Mapping):
         return _mapping(_item(args[1]))
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return hint
+        return _member({one.value: one for one in hint})
     if isinstance(hint, type) and is_dataclass(hint):
         return partial(build, hint)
     return _refuse
@@ -128,6 +129,10 @@ def _item(hint: Any) -> Callable[[Any], Any]:
 
 def _refuse(value: Any) -> Any:
     raise ValueError(f"unexpected value {value!r}")
+
+
+def _member(members: Mapping[str, Enum]) -> Callable[[Any], Any]:
+    return lambda value: members[value] if type(value) is str and value in members else _refuse(value)
 
 
 def _either(checks: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from ppcli import steps
 from ppcli.errors import Internal, PpcliError
 from ppcli.events import Event, Listener
 from ppcli.halt import Halt, Stopped
@@ -82,7 +83,7 @@ class Recorder:
         self._progress = progress
         self._settled = settled
         self._posted: queue.SimpleQueue[Ticket | Event | None] = queue.SimpleQueue()
-        self._manifest_size = 0
+        self._manifest_size = job.manifest_size
         self._ticked = 0.0
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
@@ -142,7 +143,7 @@ class Recorder:
     def _record(self, batch: list[Ticket]) -> None:
         if not batch:
             return
-        job, facts = self._job, [ticket.step for ticket in batch]
+        job, facts = self._job, steps.without_repeated([ticket.step for ticket in batch])
         job.record(*facts)
         for ticket in batch:
             ticket.redeem()
@@ -150,7 +151,8 @@ class Recorder:
         for event in narrate.events(job.manifest, facts):
             self._listener.hear(event)
         if job.journal.size > max(_FOLD_AT_LEAST, self._manifest_size):
-            self._manifest_size = job.fold()
+            job.fold()
+            self._manifest_size = job.manifest_size
 
     def _tick(self) -> None:
         if time.monotonic() - self._ticked < TICK:
