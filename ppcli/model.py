@@ -57,7 +57,13 @@ class Evidence(StrEnum):
 
 def weakest(levels: Collection[Evidence | None]) -> Evidence | None:
     """The weakest of these; None where there is none."""
-    return next((level for level in reversed(Evidence) if level in levels), None)
+    for level in _WORST_FIRST:
+        if level in levels:
+            return level
+    return None
+
+
+_WORST_FIRST = tuple(reversed(Evidence))
 
 
 class Action(StrEnum):

@@ -83,7 +83,9 @@ def _writer_for(cls: type) -> Callable[[Any], str]:
     return dumps
 
 
-_WRITERS = _Writers({int: int.__repr__, types.NoneType: lambda _: "null"})
+_WRITERS = _Writers(
+    {int: int.__repr__, types.NoneType: lambda _: "null", bool: lambda value: "true" if value else "false"}
+)
 
 
 @cache

@@ -114,9 +114,9 @@ class Feed:
         self._unhashed: deque[FileRun] = deque()
         self._stopped = False
         self._lock = threading.Lock()
-        self._reservers = Idle(self._lock)
-        self._senders = Idle(self._lock)
-        self._hashers = Idle(self._lock)
+        self._reservers = Idle(self._lock, self._may_reserve)
+        self._senders = Idle(self._lock, self._may_send)
+        self._hashers = Idle(self._lock, lambda: bool(self._unhashed))
 
     def take_reserve(self) -> ReserveWork | None:
         """Work for the reserve stage: slots for an open file first, then files to open."""
@@ -124,7 +124,7 @@ class Feed:
             while not self._over():
                 if self._may_reserve():
                     work = self._some_parts() if self._unreserved else self._some_files()
-                    self._wake_reserver()
+                    self._reservers.wake()
                     return work
                 self._reservers.wait()
             return None
@@ -135,11 +135,11 @@ class Feed:
             while not self._over():
                 while self._may_send():
                     work = self._ready.popleft()
-                    self._wake_reserver()
+                    self._reservers.wake()
                     if not work.run.dead:
                         work.run.users += 1
                         self._places -= isinstance(work, Unit)
-                        self._wake_sender()
+                        self._senders.wake()
                         return work
                 self._senders.wait()
             return None
@@ -164,7 +164,7 @@ class Feed:
             run.parts.extend(parts)
             if parts:
                 self._unreserved.append(run)
-                self._wake_reserver()
+                self._reservers.wake()
             if not hashed:
                 self._unhashed.append(run)
                 self._hashers.wake()
@@ -184,7 +184,7 @@ class Feed:
                     self._ready.appendleft(one)
                 else:
                     self._places += 1
-            self._wake_sender()
+            self._senders.wake()
 
     def hashed(self, run: FileRun) -> None:
         """The digest that was wanted is there."""
@@ -237,7 +237,7 @@ class Feed:
             if self._over():
                 self._wake_all()
             else:
-                self._wake_reserver()
+                self._reservers.wake()
 
     def open_runs(self) -> list[FileRun]:
         """Files that were opened and did not end: after a stop, when all workers have left, they are to be closed."""
@@ -265,17 +265,9 @@ class Feed:
             return False
         return bool(self._unreserved or (self._pending and self._open + self._files_a_batch() <= _OPEN_AT_ONCE))
 
-    def _wake_reserver(self) -> None:
-        if self._may_reserve():
-            self._reservers.wake()
-
     def _may_send(self) -> bool:
         """Is there work for the upload stage? What is no chunk comes first in the queue, and needs no place."""
         return bool(self._ready) and (self._places > 0 or not isinstance(self._ready[0], Unit))
-
-    def _wake_sender(self) -> None:
-        if self._may_send():
-            self._senders.wake()
 
     def _files_a_batch(self) -> int:
         """Several, as long as that leaves every worker some."""
@@ -306,7 +298,7 @@ class Feed:
             while run.backlog and run.active < run.limits.sends:
                 run.active += 1
                 self._ready.append(run.backlog.popleft())
-        self._wake_sender()
+        self._senders.wake()
 
     def _advance(self, run: FileRun, steps: int) -> None:
         """After the last thing that was `left`, the file is finished."""
@@ -316,4 +308,4 @@ class Feed:
 
     def _finish(self, run: FileRun) -> None:
         self._ready.appendleft(Finish(run))
-        self._wake_sender()
+        self._senders.wake()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 
 class Idle:
-    """They are woken one at a time, and whoever finds more work than its own wakes the next. So tiny pieces of work
-    are done by the few that are awake, while calls that take long bring all workers out. The lock is held by callers of
-    every method."""
+    """They are woken one at a time, and a worker that takes work wakes the next where there is more. So tiny pieces of
+    work are done by the few that are awake, while calls that take long bring all workers out. The lock is held by the
+    callers of every method."""
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: threading.Lock, wanted: Callable[[], bool]) -> None:
+        """`wanted`: is there work for one of them?"""
         self._condition = threading.Condition(lock)
+        self._wanted = wanted
         self._waiting = 0
         self._coming = False
 
@@ -23,10 +26,11 @@ class Idle:
         self._coming = False
 
     def wake(self) -> None:
-        """Wake one, unless one is on its way already."""
-        if self._waiting and not self._coming:
+        """Wake one where there is work, unless one is on its way already."""
+        if self._waiting and not self._coming and self._wanted():
             self._coming = True
             self._condition.notify()
 
     def wake_all(self) -> None:
+        """For the end of the run."""
         self._condition.notify_all()

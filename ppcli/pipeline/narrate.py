@@ -15,7 +15,7 @@ def events(plan: Manifest, batch: Sequence[Step]) -> Iterator[Event]:
     """The events for a batch that was folded into `plan`. Counts of confirmed chunks rise one by one up to now."""
     totals = plan.totals
     confirmed = totals.chunks[ChunkState.CONFIRMED] - sum(type(step) is steps.Confirmed for step in batch)
-    if any(type(step) in (steps.Reserved, steps.Confirmed) for step in batch):
+    if not {steps.Reserved, steps.Confirmed}.isdisjoint(map(type, batch)):
         yield ReservationProgress(plan.job, totals.reserved, totals.chunks_total)
     for step in batch:
         match step:

@@ -124,7 +124,7 @@ class Sender:
     def _one_revision(self, run: FileRun, receipts: list[Receipt]) -> str | None:
         """The file's digest. A source whose fingerprint moved is read again: the same bytes go on. Raises
         `SourceError` (`changed`) when what was sent is not one revision."""
-        context, path = self._context, self._context.path(run.entry)
+        context, path = self._context, run.source.path
         now = fingerprint(path)
         if not now.same(run.entry.fingerprint):
             with Source(path) as again:
