@@ -65,10 +65,12 @@ def write_atomic(path: Path, pieces: Iterable[bytes]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     fd = open_private(temporary, os.O_WRONLY | os.O_TRUNC)
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.writelines(pieces)
-            file.flush()
+        try:
+            for piece in pieces:
+                write_all(fd, piece)
             fsync(fd)
+        finally:
+            os.close(fd)
         os.replace(temporary, path)
     except BaseException:  # also a signal: nothing may stay held or half made
         with contextlib.suppress(OSError):

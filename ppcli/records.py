@@ -27,12 +27,6 @@ def text(value: Any) -> str:
     return _WRITERS[type(value)](value)
 
 
-def members(value: Any) -> str:
-    """The JSON text of a dataclass without its braces."""
-    return text(value)[1:-1]
-
-
-@cache
 def names(cls: Any) -> tuple[str, ...]:
     """The field names of a dataclass, in order."""
     return tuple(f.name for f in fields(cls))

@@ -161,12 +161,13 @@ _KINDS: Mapping[str, type[Any]] = {
     "file_cancelled": FileCancelled,
     "job_changed": JobChanged,
 }
-_WORDS = {cls: word for word, cls in _KINDS.items()}
+_WRITERS = {cls: (word, records.writer(records.names(cls))) for word, cls in _KINDS.items()}
 
 
 def to_body(seq: int, step: Step) -> str:
     """The JSON text of a step, without its closing brace (see `journal.encode`)."""
-    return f'{{"seq":{seq},"step":"{_WORDS[type(step)]}",{records.members(step)}'
+    word, write = _WRITERS[type(step)]
+    return f'{{"seq":{seq},"step":"{word}",{write(step)}'
 
 
 def without_repeated(batch: Sequence[Step]) -> list[Step]:
