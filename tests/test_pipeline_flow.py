@@ -16,7 +16,7 @@ from ppcli import steps
 from ppcli.errors import Temporary
 from ppcli.halt import Stopped
 from ppcli.jobs import Job
-from ppcli.model import ChunkState, JobState
+from ppcli.model import ChunkState, Evidence, JobState, Session
 from ppcli.pipeline.recorder import Ticket
 
 CHUNK = 100
@@ -163,3 +163,13 @@ def test_a_ticket_that_is_lost_stops_its_waiter_and_a_redeemed_one_stays_redeeme
     kept.wait()
     with pytest.raises(Stopped):
         lost.wait()
+
+
+def test_a_step_that_a_later_one_of_its_batch_says_again_is_left_out() -> None:
+    opening, opened = steps.Opening(0), steps.Opened(0, Session("s"))
+    uploaded, confirmed = steps.Uploaded(0, 1, "ab", None), steps.Confirmed(0, 1, 7, "ab", None, Evidence.CONTENT)
+    reset, other = steps.Reset(0, (1,), "damaged"), steps.Uploaded(0, 2, "cd", None)
+    assert steps.without_repeated([opening, opened, uploaded, other, confirmed]) == [opened, other, confirmed]
+    assert steps.without_repeated([uploaded, reset, confirmed]) == [reset, confirmed]
+    later = [confirmed, reset, uploaded, opened, opening]
+    assert steps.without_repeated(later) == later, "what comes after says something new"
