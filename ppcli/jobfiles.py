@@ -15,19 +15,10 @@ from ppcli.manifest import Manifest
 MANIFEST, JOURNAL, SUMMARY, LOCK, SPOOL, LOG = "manifest.json", "journal.jsonl", "summary.json", "lock", "spool", "log"
 
 
-def write(directory: Path, plan: Manifest) -> int:
-    """Write the summary, then the manifest, durably; gives the manifest's size in bytes. OSErrors are plain."""
-    size = 0
-
-    def counted() -> Iterator[bytes]:
-        nonlocal size
-        for piece in manifest.to_json(plan):
-            size += len(piece)
-            yield piece
-
+def write(directory: Path, plan: Manifest) -> None:
+    """Write the summary, then the manifest, durably. OSErrors are plain."""
     disk.write_atomic(directory / SUMMARY, [summary.to_json(summary.summarize(plan))])
-    disk.write_atomic(directory / MANIFEST, counted())
-    return size
+    disk.write_atomic(directory / MANIFEST, manifest.to_json(plan))
 
 
 def looks_whole(directory: Path) -> bool:

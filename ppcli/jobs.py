@@ -47,6 +47,12 @@ class Job:
     def spool(self) -> Path:
         return self.directory / SPOOL
 
+    @property
+    def manifest_size(self) -> int:
+        """Bytes of the manifest as of the last fold."""
+        with local_io("read the manifest"):
+            return (self.directory / MANIFEST).stat().st_size
+
     def record(self, *facts: steps.Step) -> None:
         """Make steps durable and fold them in. Raises `ValueError`, with nothing written, for a state that the job
         cannot move to."""
@@ -60,13 +66,12 @@ class Job:
         for n, fact in enumerate(facts, 1):
             manifest.apply(self.manifest, seq + n, fact)
 
-    def fold(self) -> int:
-        """Write the manifest as it stands and empty the journal; gives the manifest's size in bytes."""
+    def fold(self) -> None:
+        """Write the manifest as it stands and empty the journal."""
         self.manifest.updated = manifest.now()
         with local_io("write the manifest"):
-            size = jobfiles.write(self.directory, self.manifest)
+            jobfiles.write(self.directory, self.manifest)
         self.journal.restart()
-        return size
 
     def close(self) -> None:
         """Let go of the job; a finished one loses its spool."""

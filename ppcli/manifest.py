@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ppcli import records, steps
-from ppcli.model import Action, Chunk, ChunkState, Evidence, Fingerprint, JobState, Session
+from ppcli.model import Action, Chunk, ChunkState, Evidence, Fingerprint, JobState, Session, weakest
 from ppcli.planner import plan_chunks, replan_chunks
 from ppcli.steps import Failure, Step
 
@@ -204,13 +204,8 @@ def _replan(manifest: Manifest, file: FileEntry, step: steps.Replanned) -> None:
 
 def evidence(manifest: Manifest) -> Evidence | None:
     """The weakest evidence among the confirmed chunks; None while there are none."""
-    levels = list(Evidence)
-    worst = -1
-    for file in manifest.files:
-        for chunk in file.chunks:
-            if chunk.evidence is not None and chunk.state is ChunkState.CONFIRMED:
-                worst = max(worst, levels.index(chunk.evidence))
-    return levels[worst] if worst >= 0 else None
+    confirmed = (chunk for file in manifest.files for chunk in file.chunks if chunk.state is ChunkState.CONFIRMED)
+    return weakest({chunk.evidence for chunk in confirmed})
 
 
 def to_json(manifest: Manifest) -> Iterator[bytes]:
@@ -223,23 +218,26 @@ def to_json(manifest: Manifest) -> Iterator[bytes]:
         "updated": manifest.updated,
         "state": manifest.state,
         "target": manifest.target,
-        "options": records.plain(manifest.options),
-        "failure": records.plain(manifest.failure),
+        "options": manifest.options,
+        "failure": manifest.failure,
     }
-    yield records.dumps(head)[:-1].encode() + b',"files":[\n'
+    yield records.text(head)[:-1].encode() + b',"files":[\n'
     for position, file in enumerate(manifest.files):
-        yield (b",\n" if position else b"") + records.dumps(_file_to_json(file)).encode()
+        yield (b",\n" if position else b"") + _file_to_json(file).encode()
     yield END
 
 
-def _file_to_json(file: FileEntry) -> dict[str, Any]:
-    record: dict[str, Any] = records.plain(file)
-    mark = record.pop("fingerprint") or _NO_FINGERPRINT
-    name, path, chunks = record.pop("name"), record.pop("path"), record.pop("chunks")
-    return {"name": name, "source": {"path": path, **mark}, **record, "chunks": chunks}
+def _file_to_json(file: FileEntry) -> str:
+    name, path, chunks = records.text(file.name), records.text(file.path), records.text(file.chunks)
+    mark = _write_mark(file.fingerprint) if file.fingerprint else _NO_FINGERPRINT
+    return f'{{"name":{name},"source":{{"path":{path},{mark}}},{_write_rest(file)},"chunks":{chunks}}}'
 
 
-_NO_FINGERPRINT = dict.fromkeys(records.names(Fingerprint))
+_NO_FINGERPRINT = records.text(dict.fromkeys(records.names(Fingerprint)))[1:-1]
+_write_mark = records.writer(records.names(Fingerprint))
+_write_rest = records.writer(
+    [word for word in records.names(FileEntry) if word not in ("name", "path", "fingerprint", "chunks")]
+)
 
 
 def from_json(data: bytes) -> Manifest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
@@ -53,6 +53,17 @@ class Evidence(StrEnum):
     ETAG = "etag"
     OFFSET = "offset"
     MARK = "mark"
+
+
+def weakest(levels: Collection[Evidence | None]) -> Evidence | None:
+    """The weakest of these; None where there is none."""
+    for level in _WORST_FIRST:
+        if level in levels:
+            return level
+    return None
+
+
+_WORST_FIRST = tuple(reversed(Evidence))
 
 
 class Action(StrEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache, partial
@@ -22,34 +22,22 @@ dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 """JSON text without spaces, ASCII only (so that names with undecodable bytes survive)."""
 
 
-def plain(value: Any) -> Any:
-    """A dataclass as JSON-able data, fields in order; other values as they are."""
-    if value is None:
-        return None
-    if hasattr(value, "__dataclass_fields__"):
-        words, get, nested = _layout(value.__class__)
-        record = dict(zip(words, get(value), strict=True))
-        for name in nested:
-            record[name] = plain(record[name])
-        return record
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-def members(value: Any) -> str:
-    """The JSON text of a dataclass without its braces: what `dumps(plain(value))` gives, at a third of the time where
-    the fields are plain values."""
-    _, get, nested = _layout(value.__class__)
-    if nested:
-        return dumps(plain(value))[1:-1]
-    values = get(value)
-    return _template(value.__class__) % tuple([_TEXT.get(type(one), dumps)(one) for one in values])
+def text(value: Any) -> str:
+    """The JSON text of dataclasses (fields in order), mappings, sequences and plain values, however they are nested."""
+    return _WRITERS[type(value)](value)
 
 
 def names(cls: Any) -> tuple[str, ...]:
     """The field names of a dataclass, in order."""
-    return _layout(cls)[0]
+    return tuple(f.name for f in fields(cls))
+
+
+def writer(words: Sequence[str]) -> Callable[[Any], str]:
+    """Writes these attributes of an object as the members of a JSON object, without its braces."""
+    template = ",".join(f'"{word}":%s' for word in words)
+    many = attrgetter(*words)
+    get = many if len(words) > 1 else lambda value: (many(value),)
+    return lambda value: template % tuple([_WRITERS[type(one)](one) for one in get(value)])
 
 
 def build(cls: type[T], record: Any) -> T:
@@ -68,33 +56,30 @@ def build(cls: type[T], record: Any) -> T:
     return cls(**values)
 
 
-@cache
-def _layout(cls: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tuple[str, ...]]:
-    """Field names, a getter of all values, and the names of those that are not plain JSON values already."""
-    hints = get_type_hints(cls)
-    words = tuple(f.name for f in fields(cls))
-    many = attrgetter(*words)
-    get = many if len(words) > 1 else lambda value: (many(value),)
-    return words, get, tuple(word for word in words if not _scalar(hints[word]))
+class _Writers(dict[type, Callable[[Any], str]]):
+    """What writes the values of a type, worked out once a type: this is where a journal's time goes."""
+
+    def __missing__(self, cls: type) -> Callable[[Any], str]:
+        self[cls] = found = _writer_for(cls)
+        return found
 
 
-@cache
-def _template(cls: Any) -> str:
-    return ",".join(f'"{word}":%s' for word in _layout(cls)[0])
+def _writer_for(cls: type) -> Callable[[Any], str]:
+    if is_dataclass(cls):
+        inner = writer(names(cls))
+        return lambda value: f"{{{inner(value)}}}"
+    if issubclass(cls, str):
+        return json.encoder.encode_basestring_ascii
+    if issubclass(cls, list | tuple):
+        return lambda value: f"[{','.join([_WRITERS[type(one)](one) for one in value])}]"
+    if issubclass(cls, Mapping):
+        return lambda value: f"{{{','.join([f'{dumps(key)}:{text(one)}' for key, one in value.items()])}}}"
+    return dumps
 
 
-_TEXT: Mapping[type, Callable[[Any], str]] = {
-    int: int.__repr__,
-    str: json.encoder.encode_basestring_ascii,
-    types.NoneType: lambda _: "null",
-    bool: lambda value: "true" if value else "false",
-}
-
-
-def _scalar(hint: Any) -> bool:
-    if get_origin(hint) in (Union, types.UnionType):
-        return all(_scalar(arg) for arg in get_args(hint))
-    return isinstance(hint, type) and issubclass(hint, str | int | float | bool | types.NoneType)
+_WRITERS = _Writers(
+    {int: int.__repr__, types.NoneType: lambda _: "null", bool: lambda value: "true" if value else "false"}
+)
 
 
 @cache
@@ -120,13 +105,14 @@ def _check(hint: Any) -> Callable[[Any], Any]:
     """Converts a value that is not of one of the `_kinds` of the annotation, or raises `ValueError`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return _either(tuple(_check(arg) for arg in args if not _kinds(arg)))
+        checks = tuple(_check(arg) for arg in args if not _kinds(arg))
+        return checks[0] if len(checks) == 1 else _either(checks)
     if origin in (tuple, list):
         return _sequence(origin, _item(args[0]))
     if origin is not None and issubclass(origin, Mapping):
         return _mapping(_item(args[1]))
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return hint
+        return _member({one.value: one for one in hint})
     if isinstance(hint, type) and is_dataclass(hint):
         return partial(build, hint)
     return _refuse
@@ -139,6 +125,10 @@ def _item(hint: Any) -> Callable[[Any], Any]:
 
 def _refuse(value: Any) -> Any:
     raise ValueError(f"unexpected value {value!r}")
+
+
+def _member(members: Mapping[str, Enum]) -> Callable[[Any], Any]:
+    return lambda value: members[value] if type(value) is str and value in members else _refuse(value)
 
 
 def _either(checks: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -171,12 +171,32 @@ _KINDS: Mapping[str, type[Any]] = {
     "file_cancelled": FileCancelled,
     "job_changed": JobChanged,
 }
-_WORDS = {cls: word for word, cls in _KINDS.items()}
+_WRITERS = {cls: (word, records.writer(records.names(cls))) for word, cls in _KINDS.items()}
 
 
 def to_body(seq: int, step: Step) -> str:
     """The JSON text of a step, without its closing brace (see `journal.encode`)."""
-    return f'{{"seq":{seq},"step":"{_WORDS[type(step)]}",{records.members(step)}'
+    word, write = _WRITERS[type(step)]
+    return f'{{"seq":{seq},"step":"{word}",{write(step)}'
+
+
+def without_repeated(batch: Sequence[Step]) -> list[Step]:
+    """A batch that becomes durable as one, without the steps that a later one of it says again: a chunk that is
+    confirmed was uploaded, a file that is open was being opened."""
+    kept: list[Step] = []
+    later: set[int | tuple[int, int]] = set()
+    for step in reversed(batch):
+        match step:
+            case Confirmed():
+                later.add((step.file, step.chunk))
+            case Opened():
+                later.add(step.file)
+            case Uploaded() if (step.file, step.chunk) in later:
+                continue
+            case Opening() if step.file in later:
+                continue
+        kept.append(step)
+    return kept[::-1]
 
 
 def from_record(record: Mapping[str, Any]) -> Step:

@@ -81,7 +81,7 @@ def summarize(manifest: Manifest) -> Summary:
 
 
 def to_json(summary: Summary) -> bytes:
-    return records.dumps(records.plain(summary)).encode() + b"\n"
+    return records.text(summary).encode() + b"\n"
 
 
 def from_json(data: bytes) -> Summary:

@@ -18,7 +18,7 @@ from ppcli.events import WarningRaised
 from ppcli.manifest import FileEntry
 from ppcli.model import FilePlan, Fingerprint, JobState, Receipt, Remote, Session
 from ppcli.pipeline.expiry import Forecast
-from ppcli.pipeline.feed import FileRun
+from ppcli.pipeline.work import FileRun
 from ppcli.planner import plan_chunks
 from ppcli.source import Source
 

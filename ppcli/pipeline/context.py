@@ -15,9 +15,10 @@ from ppcli.hashing import Hashes
 from ppcli.jobs import Job
 from ppcli.manifest import STDIN, FileEntry
 from ppcli.model import FilePlan, Part, Session
-from ppcli.pipeline.feed import Feed, FileRun
+from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Meter, Pace
 from ppcli.pipeline.recorder import Recorder
+from ppcli.pipeline.work import FileRun
 from ppcli.retry import Attempt, Retrier, Step
 from ppcli.source import ChunkBody
 from ppcli.steps import Failure

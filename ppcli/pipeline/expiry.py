@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ppcli.errors import Integrity, Loss, PpcliError, Rejected, SessionLost
-from ppcli.pipeline.feed import FileRun
+from ppcli.pipeline.work import FileRun
 from ppcli.units import format_duration, format_rate, format_size
 
 _MEASURE = 10.0

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ppcli import steps
 from ppcli.events import ChunkConfirmed, Event, FileCompleted, FileFailed, ReservationProgress, WarningRaised
 from ppcli.manifest import FileEntry, Manifest
-from ppcli.model import ChunkState, Evidence
+from ppcli.model import ChunkState, weakest
 from ppcli.steps import Step
 
 
@@ -15,7 +15,7 @@ def events(plan: Manifest, batch: Sequence[Step]) -> Iterator[Event]:
     """The events for a batch that was folded into `plan`. Counts of confirmed chunks rise one by one up to now."""
     totals = plan.totals
     confirmed = totals.chunks[ChunkState.CONFIRMED] - sum(type(step) is steps.Confirmed for step in batch)
-    if any(type(step) in (steps.Reserved, steps.Confirmed) for step in batch):
+    if not {steps.Reserved, steps.Confirmed}.isdisjoint(map(type, batch)):
         yield ReservationProgress(plan.job, totals.reserved, totals.chunks_total)
     for step in batch:
         match step:
@@ -36,7 +36,6 @@ def events(plan: Manifest, batch: Sequence[Step]) -> Iterator[Event]:
 
 def file_completed(job: str | None, file: FileEntry, sent: int) -> FileCompleted:
     assert file.location is not None and file.action is not None
-    weakest = max((c.evidence for c in file.chunks if c.evidence), key=list(Evidence).index, default=None)
     return FileCompleted(
         job=job,
         name=file.name,
@@ -46,7 +45,7 @@ def file_completed(job: str | None, file: FileEntry, sent: int) -> FileCompleted
         digest=file.digest,
         action=file.action,
         bytes_sent=sent,
-        evidence=weakest,
+        evidence=weakest({chunk.evidence for chunk in file.chunks}),
     )
 
 

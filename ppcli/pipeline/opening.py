@@ -12,8 +12,8 @@ from ppcli.manifest import FileEntry
 from ppcli.model import Chunk, ChunkState, Evidence, FilePlan, Limits, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.pipeline.context import Context
 from ppcli.pipeline.expiry import starting_over
-from ppcli.pipeline.feed import FileRun, Unit
 from ppcli.pipeline.recorder import Ticket
+from ppcli.pipeline.work import FileRun, Unit
 from ppcli.retry import Step
 from ppcli.source import Digests, Source, settle
 

@@ -25,11 +25,12 @@ from ppcli.hashing import Hashes
 from ppcli.jobs import Job
 from ppcli.pipeline.context import Context, failure, retrying
 from ppcli.pipeline.expiry import Forecast, lost_again, starting_over
-from ppcli.pipeline.feed import Feed, FileRun, Finish, OpenFiles
+from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Meter, Pace, Ramp
 from ppcli.pipeline.opening import Opened, Opener, Opening, Reserved
 from ppcli.pipeline.recorder import Recorder
 from ppcli.pipeline.sending import Sender
+from ppcli.pipeline.work import Complete, FileRun, Finish, OpenFiles
 from ppcli.retry import Gate, Retrier
 from ppcli.target import Target
 
@@ -77,7 +78,7 @@ class _Pipeline:
         self._meter = Meter()
         self._shown: tuple[int, int] | None = None
         self._feed = Feed(files, options.jobs, options.reserve_jobs)
-        self._recorder = Recorder(job, listener, halt, self._progress)
+        self._recorder = Recorder(job, listener, halt, self._progress, self._feed.settled)
         retrier = Retrier(options.retries, Gate(), halt, lambda attempt: self._recorder.tell(retrying(job.id, attempt)))
         pace = Pace(options.limit_rate, options.jobs)
         self._context = Context(job, target, self._recorder, self._feed, retrier, halt, self._meter, pace, hashes)
@@ -154,6 +155,8 @@ class _Pipeline:
         while (work := self._feed.take_send()) is not None:
             if isinstance(work, Finish):
                 self._guard(work.run, partial(self._sender.finish, work.run))
+            elif isinstance(work, Complete):
+                self._guard(work.run, partial(self._sender.complete, work))
             else:
                 self._guard(work.run, partial(self._sender.deliver, work))
 

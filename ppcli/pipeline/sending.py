@@ -6,7 +6,7 @@ from ppcli import steps
 from ppcli.errors import Damaged, Doubt, Integrity, SourceError
 from ppcli.model import Action, Receipt, Remote
 from ppcli.pipeline.context import Context
-from ppcli.pipeline.feed import FileRun, Unit
+from ppcli.pipeline.work import Complete, FileRun, Unit
 from ppcli.retry import Step
 from ppcli.source import Digests, Source, fingerprint
 
@@ -18,15 +18,34 @@ class Sender:
         self._context = context
 
     def deliver(self, unit: Unit) -> None:
-        """Take one chunk from reserved to durably confirmed, and finish its file when it was the last. What the
-        target mangles is sent again, within the retries; then it is `Integrity`."""
+        """Take one chunk from reserved to confirmed, and finish its file when it was the last. It keeps its place until
+        the confirmation is durable."""
+        context, run, part = self._context, unit.run, unit.part
+        try:
+            receipt = self._proved(unit)
+        except BaseException:  # also `Stopped`: a place that is not given back is one worker less
+            context.feed.settled((unit,))
+            raise
+        assert receipt.evidence is not None
+        if unit.receipt is not None:  # an earlier run sent it, and only its confirmation was missing
+            run.resumed = True
+            context.meter.skipped(1, part.size)
+        run.receipts[part.index] = receipt
+        context.recorder.post(
+            steps.Confirmed(run.index, part.index, receipt.slot, receipt.checksum, receipt.etag, receipt.evidence), unit
+        )
+        if context.feed.confirmed(run):
+            self.finish(run)  # its step comes after this one
+
+    def _proved(self, unit: Unit) -> Receipt:
+        """Send and confirm a chunk. What the target mangles is sent again, within the retries; then it is
+        `Integrity`."""
         context, run, part = self._context, unit.run, unit.part
         receipt, attempt = unit.receipt, 0
         while True:
             attempt += 1
             try:
-                receipt = self._confirmed(unit, receipt)
-                break
+                return self._confirmed(unit, receipt)
             except Damaged as damaged:
                 if context.retrier.exhausted(attempt):
                     raise Integrity(
@@ -36,17 +55,6 @@ class Sender:
                     ) from damaged
                 receipt = None
                 unit = self._again(unit, damaged, attempt)
-        assert receipt.evidence is not None
-        if unit.receipt is not None:  # an earlier run sent it, and only its confirmation was missing
-            run.resumed = True
-            context.meter.skipped(1, part.size)
-        run.receipts[part.index] = receipt
-        fact = steps.Confirmed(run.index, part.index, unit.slot, receipt.checksum, receipt.etag, receipt.evidence)
-        ticket = context.recorder.post(fact)
-        if context.feed.confirmed(run):
-            self.finish(run)  # its first ticket comes after this one
-        else:
-            ticket.wait()
 
     def _confirmed(self, unit: Unit, receipt: Receipt | None) -> Receipt:
         context, run, part, slot = self._context, unit.run, unit.part, unit.slot
@@ -82,28 +90,33 @@ class Sender:
         self._context.feed.hashed(run)
 
     def finish(self, run: FileRun) -> None:
-        """All chunks are confirmed: check that they are one revision of the source, and make the file visible."""
+        """All chunks are confirmed: check that they are one revision of the source, and intend to complete the file."""
         context, entry = self._context, run.entry
         receipts = [receipt for receipt in run.receipts if receipt is not None]
         digest = self._one_revision(run, receipts)
         if digest is not None and entry.fingerprint is not None:
-            context.hashes.record(context.path(entry), entry.fingerprint, digest)
-        doubtful = entry.completing
-        context.recorder.post(steps.Completing(run.index, digest)).wait()
-        remote = self._complete(run, receipts, digest, doubtful)
+            context.hashes.record(run.source.path, entry.fingerprint, digest)
+        context.recorder.post(
+            steps.Completing(run.index, digest), Complete(run, receipts, digest, doubtful=entry.completing)
+        )
+
+    def complete(self, work: Complete) -> None:
+        """Make a file visible."""
+        context, run = self._context, work.run
+        remote = self._complete(work)
         action = Action.RESUMED if run.resumed else Action.SENT
-        if run.copied == len(receipts):
+        if run.copied == len(work.receipts):
             action = Action.COPIED
-        context.recorder.post(steps.Completed(run.index, remote.location, digest, action, run.sent))
+        context.recorder.post(steps.Completed(run.index, remote.location, work.digest, action, run.sent))
         context.feed.drop(run)
 
-    def _complete(self, run: FileRun, receipts: list[Receipt], digest: str | None, doubtful: bool) -> Remote:
-        context, plan = self._context, run.with_digest(digest)
-        unsure = [doubtful]
+    def _complete(self, work: Complete) -> Remote:
+        context, run, plan = self._context, work.run, work.run.with_digest(work.digest)
+        unsure = [work.doubtful]
 
         def attempt() -> Remote:
             try:
-                return context.target.complete(run.session, plan, receipts, doubtful=unsure[0])
+                return context.target.complete(run.session, plan, work.receipts, doubtful=unsure[0])
             except Doubt:
                 unsure[0] = True
                 raise
@@ -113,7 +126,7 @@ class Sender:
     def _one_revision(self, run: FileRun, receipts: list[Receipt]) -> str | None:
         """The file's digest. A source whose fingerprint moved is read again: the same bytes go on. Raises
         `SourceError` (`changed`) when what was sent is not one revision."""
-        context, path = self._context, self._context.path(run.entry)
+        context, path = self._context, run.source.path
         now = fingerprint(path)
         if not now.same(run.entry.fingerprint):
             with Source(path) as again:

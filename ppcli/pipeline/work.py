@@ -1,0 +1,95 @@
+"""What a run is made of: open files, chunks with their slots, and the pieces of work that the feed hands out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from ppcli.errors import SessionLost
+from ppcli.manifest import FileEntry
+from ppcli.model import FilePlan, Limits, Part, Receipt, Remote, Session, Slot
+from ppcli.source import Digests, Source
+
+
+@dataclass(slots=True, eq=False)
+class FileRun:
+    """One open file of a run. `left` counts what is missing before it can be completed: chunks that are not confirmed,
+    and its digest. `sent` counts bytes that went out, `copied` chunks that were adopted, `users` the workers that have
+    it in hand. The feed's lock guards `left`, `users`, `active` and `dead`. `lost` says why its session is gone,
+    `again` that it gets another; `opened` is when it was asked for (seconds since the epoch), None for that of an
+    earlier run."""
+
+    index: int
+    entry: FileEntry
+    plan: FilePlan
+    limits: Limits
+    source: Source
+    session: Session
+    base: Remote | None
+    receipts: list[Receipt | None]
+    left: int
+    resumed: bool
+    parts: deque[Part] = field(default_factory=deque)
+    backlog: deque[Unit] = field(default_factory=deque)
+    digests: Digests | None = None
+    sent: int = 0
+    copied: int = 0
+    users: int = 0
+    active: int = 0
+    dead: bool = False
+    lost: SessionLost | None = None
+    again: bool = False
+    opened: float | None = None
+
+    @property
+    def digest_on_the_way(self) -> bool:
+        """The only chunk gives the file's digest while it is sent, where that is not known before."""
+        return len(self.receipts) == 1 and self.plan.digest is None
+
+    def with_digest(self, digest: str | None) -> FilePlan:
+        """The plan, now that the digest of what was sent is known."""
+        return replace(self.plan, digest=digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A chunk with its slot. With a `receipt` it was sent by an earlier run and only has to be confirmed."""
+
+    run: FileRun
+    part: Part
+    slot: Slot
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFiles:
+    files: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveParts:
+    run: FileRun
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    run: FileRun
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """A file whose completion is intended, durably. `doubtful`: an earlier run may have completed it."""
+
+    run: FileRun
+    receipts: Sequence[Receipt]
+    digest: str | None
+    doubtful: bool
+
+
+ReserveWork: TypeAlias = OpenFiles | ReserveParts
+SendWork: TypeAlias = Unit | Finish | Complete
+Settled: TypeAlias = Unit | Complete
+"""What is handed back once its step is durable: a chunk that is confirmed, a file that may be completed."""

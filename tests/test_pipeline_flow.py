@@ -1,0 +1,175 @@
+"""How work flows through the pipeline: what is in flight, who is woken, who waits for what is durable."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import Place, quick_retries, run
+from memory import MemoryTarget
+
+from ppcli import steps
+from ppcli.errors import Temporary
+from ppcli.halt import Stopped
+from ppcli.jobs import Job
+from ppcli.model import ChunkState, Evidence, JobState, Session
+from ppcli.pipeline.recorder import Ticket
+
+CHUNK = 100
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with quick_retries():
+        yield Place(tmp_path, "memory:", CHUNK)
+
+
+class Flight:
+    """Counts the chunks whose first byte was sent and whose confirmation is not durable yet, on a slow disk."""
+
+    def __init__(self, target: MemoryTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now: set[tuple[int, int]] = set()
+        self.most = 0
+        self._lock = threading.Lock()
+        real = Job.record
+
+        def record(job: Job, *facts: steps.Step) -> None:
+            time.sleep(0.002)
+            real(job, *facts)
+            with self._lock:
+                self.now -= {(fact.file, fact.chunk) for fact in facts if isinstance(fact, steps.Confirmed)}
+
+        monkeypatch.setattr(Job, "record", record)
+        target.fault = self._call
+
+    def _call(self, step: str, name: str, chunk: int | None) -> None:
+        if step == "upload":
+            assert chunk is not None
+            with self._lock:
+                self.now.add((int(name), chunk))
+                self.most = max(self.most, len(self.now))
+
+
+@pytest.mark.parametrize("jobs", [1, 3, 12])
+@pytest.mark.parametrize("sizes", [[120 * CHUNK], [CHUNK] * 60, [5 * CHUNK] * 20], ids=["one", "many", "both"])
+def test_at_most_jobs_chunks_are_in_flight_until_they_are_durable(
+    place: Place, monkeypatch: pytest.MonkeyPatch, jobs: int, sizes: list[int]
+) -> None:
+    job = place.job([place.source(str(number), bytes(size)) for number, size in enumerate(sizes)], jobs=jobs)
+    target = MemoryTarget()
+    flight = Flight(target, monkeypatch)
+    assert run(job, target) is None
+    assert len(target.objects) == len(sizes)
+    assert 1 <= flight.most <= jobs
+    assert not flight.now
+
+
+def test_a_chunk_that_failed_gives_its_place_back(place: Place) -> None:
+    """Every file loses a chunk for good; with places lost as well, the run would stand still after three."""
+    target = MemoryTarget()
+    target.mangle = lambda name, chunk, data: b"?" * len(data) if chunk == 0 else data
+    job = place.job([place.source(str(number), bytes(2 * CHUNK)) for number in range(12)], jobs=3, retries=1)
+    assert run(job, target) is None
+    assert {entry.state for entry in job.manifest.files} == {JobState.FAILED}
+
+
+class Crowd:
+    """How many threads are in one kind of call at once."""
+
+    def __init__(self, target: MemoryTarget, step: str) -> None:
+        self._step = step
+        self._inside: Counter[int] = Counter()
+        self.most = 0
+        target.fault = self._call
+
+    def _call(self, step: str, name: str, chunk: int | None) -> None:
+        if step == self._step:
+            self._inside[threading.get_ident()] = 1
+            self.most = max(self.most, self._inside.total())
+            time.sleep(0.02)
+            self._inside[threading.get_ident()] = 0
+
+
+@pytest.mark.parametrize("step", ["open", "reserve", "upload", "confirm", "complete"])
+def test_calls_that_take_long_bring_all_workers_out(place: Place, step: str) -> None:
+    target = MemoryTarget()
+    crowd = Crowd(target, step)
+    job = place.job([place.source(str(number), bytes(CHUNK)) for number in range(40)], jobs=4)
+    assert run(job, target) is None
+    assert crowd.most == 4
+
+
+def test_a_file_that_is_intended_to_be_completed_is_asked_about_after_a_halt(place: Place) -> None:
+    """The halt comes between the intent and the call: nobody completes the file until the next run."""
+    target = MemoryTarget()
+
+    def halt(step: str, name: str, chunk: int | None) -> None:
+        if step == "complete":
+            raise Temporary("unplugged")
+
+    target.fault = halt
+    job = place.job([place.source(str(number), b"x") for number in range(8)], jobs=8)
+    assert isinstance(run(job, target), Temporary)
+    on_disk = place.store.peek(job.id).files
+    assert any(entry.completing for entry in on_disk)
+    assert all(entry.chunks[0].state is ChunkState.CONFIRMED for entry in on_disk if entry.completing)
+    target.fault = lambda step, name, chunk: None
+    target.received.clear()
+    assert run(place.store.open(job.id), target) is None
+    assert len(target.objects) == 8
+    assert not {int(name) for name, _ in target.received} & {n for n, entry in enumerate(on_disk) if entry.completing}
+
+
+def test_a_completion_is_asked_for_only_once_its_intent_is_durable(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intended: set[int] = set()
+    real = Job.record
+
+    def record(job: Job, *facts: steps.Step) -> None:
+        time.sleep(0.002)
+        real(job, *facts)
+        intended.update(fact.file for fact in facts if isinstance(fact, steps.Completing))
+
+    monkeypatch.setattr(Job, "record", record)
+    target = MemoryTarget()
+    early: list[str] = []
+    target.fault = lambda step, name, chunk: (
+        early.append(name) if step == "complete" and int(name) not in intended else None
+    )
+    job = place.job([place.source(str(number), bytes(CHUNK)) for number in range(40)], jobs=4)
+    assert run(job, target) is None
+    assert not early
+
+
+def test_a_ticket_is_redeemed_whoever_comes_first() -> None:
+    tickets = [Ticket(steps.Compared(number), None) for number in range(5000)]
+    redeemer = threading.Thread(target=lambda: [ticket.redeem() for ticket in tickets])
+    redeemer.start()
+    for ticket in tickets:
+        ticket.wait()
+    redeemer.join()
+
+
+def test_a_ticket_that_is_lost_stops_its_waiter_and_a_redeemed_one_stays_redeemed() -> None:
+    lost, kept = Ticket(steps.Compared(0), None), Ticket(steps.Compared(0), None)
+    kept.redeem()
+    for ticket in (lost, kept):
+        ticket.lose()
+    kept.wait()
+    with pytest.raises(Stopped):
+        lost.wait()
+
+
+def test_a_step_that_a_later_one_of_its_batch_says_again_is_left_out() -> None:
+    opening, opened = steps.Opening(0), steps.Opened(0, Session("s"))
+    uploaded, confirmed = steps.Uploaded(0, 1, "ab", None), steps.Confirmed(0, 1, 7, "ab", None, Evidence.CONTENT)
+    reset, other = steps.Reset(0, (1,), "damaged"), steps.Uploaded(0, 2, "cd", None)
+    assert steps.without_repeated([opening, opened, uploaded, other, confirmed]) == [opened, other, confirmed]
+    assert steps.without_repeated([uploaded, reset, confirmed]) == [reset, confirmed]
+    later = [confirmed, reset, uploaded, opened, opening]
+    assert steps.without_repeated(later) == later, "what comes after says something new"
