@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import platformdirs
 
@@ -67,10 +67,11 @@ class Config:
     targets: Mapping[str, TargetTable] = field(default_factory=dict)
 
     def table_for(self, origin: Origin, url: str | None = None) -> TargetTable | None:
-        """What is configured for an origin, however its target was chosen: the table with just this URL, else the first
-        of this origin."""
+        """What is configured for an origin, however its target was chosen: the table of this very place, however its
+        URL is written, else the first of this origin."""
         tables = [table for table in self.targets.values() if origin_of(table.url) == origin]
-        return next((table for table in tables if table.url == url), tables[0] if tables else None)
+        same = [table for table in tables if url is not None and _within(table.url) == _within(url)]
+        return next(iter(same or tables), None)
 
     def place(self, to: str | None, environ: Mapping[str, str] = os.environ) -> Place:
         """The target of a command: `--to`, then `PPCLI_TARGET`, then `default_target`, then `pads:`. Raises `Usage`."""
@@ -99,6 +100,12 @@ class Config:
             )
         _refuse_secrets(text)
         return text
+
+
+def _within(url: str) -> tuple[str, list[tuple[str, str]]]:
+    """What tells places of one origin apart."""
+    parts = urlsplit(url)
+    return unquote(parts.path).rstrip("/"), sorted(parse_qsl(parts.query, keep_blank_values=True))
 
 
 def _expanded(text: str) -> Path:

@@ -129,12 +129,14 @@ class StepFailure(Exception):
 
 
 class Transient(StepFailure):
-    """It may work when tried again. `retry_after` is in seconds, as the target asked, or None."""
+    """It may work when tried again. `retry_after` is in seconds, as the target asked, or None. `reason` is that of the
+    error when nothing helped."""
 
-    def __init__(self, cause: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, cause: str, *, retry_after: float | None = None, reason: str = "retries") -> None:
         super().__init__(cause)
         self.cause = cause
         self.retry_after = retry_after
+        self.reason = reason
 
 
 class Doubt(Transient):

@@ -17,6 +17,8 @@ _WORTH_A_THREAD = 16 << 20
 """Bytes from which a second thread pays."""
 _WORTH_KEEPING = 1 << 20
 """Bytes from which the digests of chunks are kept in memory until they are sent."""
+_KEPT_AT_MOST = 20_000
+"""Files; of further ones the digests of chunks are computed once more on their way."""
 
 
 def full_digests(source: Source, chunk_size: int, on_bytes: OnBytes | None = None) -> Digests:
@@ -68,28 +70,41 @@ class Hashes:
     def __init__(self, cache: DigestCache | None = None) -> None:
         self._cache = cache
         self._kept: dict[Path, tuple[Fingerprint, int, Digests]] = {}
+        self._trusting = True
+        self._doubted: set[Path] = set()
+
+    def distrust(self) -> None:
+        """From now on only what this process reads itself counts."""
+        self._trusting = False
+
+    def forget(self, path: Path) -> None:
+        """What was computed for a source seems to be wrong: read it again."""
+        self._kept.pop(path, None)
+        self._doubted.add(path)
 
     def known(self, path: Path, seen: Fingerprint) -> str | None:
         """The digest of exactly this revision, without reading it."""
         kept = self._kept.get(path)
         if kept and kept[0].same(seen):
             return kept[2].whole
-        return self._cache.get(path, seen) if self._cache else None
+        trusting = self._trusting and path not in self._doubted
+        return self._cache.get(path, seen) if self._cache and trusting else None
 
     def of(self, source: Source, chunk_size: int, on_bytes: OnBytes | None = None) -> str:
         """The digest of a source, by reading it; those of its chunks are kept. Raises `SourceError`."""
         seen = source.fingerprint
         settle(seen)
         digests = full_digests(source, chunk_size, on_bytes)
-        if seen.size > _WORTH_KEEPING:
+        if seen.size > _WORTH_KEEPING and len(self._kept) < _KEPT_AT_MOST:
             self._kept[source.path] = seen, chunk_size, digests
         if fingerprint(source.path).same(seen):
             self.record(source.path, seen, digests.whole)
         return digests.whole
 
-    def chunks(self, path: Path, seen: Fingerprint, chunk_size: int) -> Digests | None:
-        """The digests of the chunks of exactly this revision, where they were computed in this process."""
-        kept = self._kept.get(path)
+    def take_chunks(self, path: Path, seen: Fingerprint, chunk_size: int) -> Digests | None:
+        """The digests of the chunks of exactly this revision, where they were computed in this process; they are given
+        once, since they take memory."""
+        kept = self._kept.pop(path, None)
         return kept[2] if kept and kept[0].same(seen) and kept[1] == chunk_size else None
 
     def record(self, path: Path, seen: Fingerprint, digest: str) -> None:

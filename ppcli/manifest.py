@@ -183,6 +183,10 @@ def _apply_to_file(manifest: Manifest, file: FileEntry, step: Step) -> None:
         case steps.Completed():
             file.state, file.completing, file.failure = JobState.COMPLETED, False, None
             file.location, file.digest, file.action = step.location, step.digest, step.action
+            if step.action is Action.UNCHANGED:  # it was there, with this digest, before any chunk was sent
+                for chunk in file.chunks:
+                    chunk.evidence = Evidence.CONTENT
+                    _move(manifest, chunk, ChunkState.CONFIRMED)
         case steps.Failed():
             file.state, file.failure = JobState.FAILED, step.failure
         case steps.FileCancelled():

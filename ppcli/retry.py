@@ -24,6 +24,7 @@ RETRY_AFTER_MAX = 300.0
 
 class Step(StrEnum):
     FIND = "find"
+    LIST = "list"
     OPEN = "open"
     SURVEY = "survey"
     RESERVE = "reserve"
@@ -68,7 +69,11 @@ class Gate:
 class Retrier:
     """Makes step calls: the same call up to `attempts` times, with exponential backoff and jitter."""
 
-    def __init__(self, attempts: int, gate: Gate, halt: Halt, tell: Callable[[Attempt], None]) -> None:
+    def __init__(
+        self, attempts: int, gate: Gate, halt: Halt, tell: Callable[[Attempt], None], *, job: bool = True
+    ) -> None:
+        """`job`: there is a job to resume when nothing helped; otherwise the same command is to be run again."""
+        self._job = job
         self._attempts = max(1, attempts)
         self._gate = gate
         self._halt = halt
@@ -123,8 +128,8 @@ class Retrier:
         except Transient as last:
             raise Temporary(
                 f"Could not {step} {_what(name, chunk)} after {self._attempts} attempts: {last.cause}.",
-                hint="Everything confirmed is kept; run 'ppcli resume' when the target can be reached again.",
-                reason="retries",
+                hint=self._hint("when the target can be reached again"),
+                reason=last.reason,
             ) from last
 
     def _delay(self, state: RetryCallState) -> float:
@@ -134,12 +139,16 @@ class Retrier:
             if failure.retry_after > RETRY_AFTER_MAX:
                 raise Temporary(
                     f"The target asks to wait {failure.retry_after:.0f} seconds: {failure.cause}.",
-                    hint="Everything confirmed is kept; run 'ppcli resume' after that time.",
+                    hint=self._hint("after that time"),
                     reason="retry_after",
                 )
             self._gate.hold(failure.retry_after)
             delay = max(delay, failure.retry_after)
         return delay
+
+    def _hint(self, when: str) -> str:
+        kept = "Everything confirmed is kept; run 'ppcli resume'" if self._job else "Run the same command again"
+        return f"{kept} {when}."
 
 
 _backoff = wait_exponential(multiplier=BACKOFF_MIN, max=BACKOFF_MAX - BACKOFF_MIN) + wait_random(0, BACKOFF_MIN)

@@ -148,6 +148,31 @@ def test_a_server_that_is_tired(cli: Cli, server: Server, monkeypatch: pytest.Mo
     assert "resume" not in told
 
 
+def test_no_password_goes_over_plain_http_to_another_machine(
+    cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = answers(monkeypatch)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        cli.env.pop(name, None)
+    told = cli.refuses(3, "credentials", "plain_http", "login", "stub+http://nas.example", "--email", "me@example.org")
+    assert "plain_http_token" in told and "not encrypted" in told
+    by_proxy = {"HTTP_PROXY": "http://proxy.example:3128"}
+    told = cli.refuses(3, "credentials", "plain_http", "login", "--email", "me@example.org", env=by_proxy)
+    assert server.base in told
+    assert asked == [] and server.heard == [] and kept(cli) == {}
+    assert cli("login", "stub+http://nas.example", "--token-stdin", stdin=TOKEN.encode()).code == 0, "nothing is sent"
+
+
+def test_plain_http_can_be_allowed_for_a_login(cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli.config.mkdir()
+    allowed = f'[targets.nas]\nurl = "stub+{server.base}"\nplain_http_token = true\n'
+    (cli.config / "config.toml").write_text(allowed)
+    monkeypatch.setattr("ppcli.transport.routes.leaves_the_machine", lambda _origin: True)
+    answers(monkeypatch, PASSWORD)
+    assert cli("login", "nas", "--email", "me@example.org").code == 0
+    assert kept(cli) == {server.base: TOKEN}
+
+
 def test_nobody_there_to_ask(cli: Cli) -> None:
     assert "--email" in cli.refuses(2, "usage", "prompt", "login")
     assert "--token-stdin" in cli.refuses(2, "usage", "prompt", "login", "--email", "me@example.org")

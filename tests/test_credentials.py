@@ -301,16 +301,18 @@ def sent(transports: Transports, *bases: str) -> None:
 def test_the_token_of_the_environment_goes_to_the_chosen_target_only(tmp_path: Path) -> None:
     with serving(reply(200)) as one, serving(reply(200)) as two:
         for environ, choose, owner in (
-            ({}, None, one),
-            ({"PPCLI_TARGET": two.base}, None, two),
-            ({"PPCLI_TARGET": two.base}, one.base, one),
-            ({"PPCLI_TARGET": "nonsense"}, None, one),
-            ({}, f"putplace+{two.base}/prefix", two),
-            ({}, "pads:", one),
+            ({}, [], None),
+            ({"PPCLI_TARGET": two.base}, [], two),
+            ({"PPCLI_TARGET": two.base}, [one.base], two),
+            ({"PPCLI_TARGET": "nonsense"}, [one.base], None),
+            ({"PPCLI_TARGET": "./here"}, [one.base], one),
+            ({}, [f"putplace+{two.base}/prefix"], two),
+            ({}, [one.base, two.base], None),
+            ({}, [one.base, f"putplace+{one.base}/x", "pads:"], one),
+            ({}, ["pads:"], None),
         ):
             transports = Transports(config.Config(), tmp_path, {**environ, "PPCLI_TOKEN": SECRET})
-            if choose:
-                transports.choose(choose)
+            transports.choose(*choose)
             sent(transports, one.base, two.base)
             transports.close()
             for server in (one, two):
@@ -344,6 +346,36 @@ def test_plain_http_needs_the_word_of_the_table(tmp_path: Path) -> None:
     with pytest.raises(Credentials) as caught:
         refused.get("http://nas.example").send(Request("GET", "/"))
     assert "plain_http_token" in told(caught.value)
+
+
+def test_the_default_target_counts_after_what_the_command_is_about(tmp_path: Path) -> None:
+    settings = config.Config(default_target="https://default.example")
+    default, other = Origin.parse("https://default.example"), Origin.parse("https://other.example")
+    transports = Transports(settings, tmp_path, {"PPCLI_TOKEN": SECRET})
+    assert [transports._tokens(origin, None).current() for origin in (default, other)] == [SECRET, None]
+    assert transports.choose(str(other)) == ()
+    assert [transports._tokens(origin, None).current() for origin in (default, other)] == [None, SECRET]
+    assert transports.choose(str(default)) == [str(default), str(other)]
+    assert [transports._tokens(origin, None).current() for origin in (default, other)] == [None, None]
+    assert transports.choose(str(default)) == (), "told once"
+
+
+def test_the_table_of_a_place_is_found_however_its_url_is_written() -> None:
+    tables = {
+        "a": config.TargetTable("https://host/a?hostname=x", ("a",)),
+        "b": config.TargetTable("putplace+https://HOST:443/b/?hostname=y%20z", ("b",)),
+        "c": config.TargetTable("putplace+https://host/b/?hostname=other", ("c",)),
+    }
+    settings = config.Config(targets=tables)
+
+    def command(url: str | None) -> tuple[str, ...]:
+        table = settings.table_for(HOST, url)
+        return table.token_command if table else ()
+
+    assert command("https://host/b?hostname=y+z") == ("b",)
+    assert command("putplace+https://host/b?hostname=other") == ("c",)
+    assert command("putplace+https://host/a/?hostname=x") == command(None) == command("https://host/new") == ("a",)
+    assert settings.table_for(Origin.parse("https://elsewhere"), "https://host/a") is None
 
 
 def test_the_store_is_readable_by_people(tmp_path: Path) -> None:

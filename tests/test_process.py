@@ -158,11 +158,13 @@ def test_a_second_signal_ends_it_at_once(command: Command) -> None:
 def test_two_at_once_have_one_writer(command: Command) -> None:
     first = command.put("--limit-rate", "6MB")
     job = until(first, 1)[-1]["job"]
+    first.send_signal(signal.SIGSTOP)  # it holds its lock and gets no further
     code, heard = command.run("put", "big.bin")
     assert code == 7
     assert str(first.pid) in heard[-1]["error"]["message"]
     assert command.run("status", "--exit-code", job)[0] == 7
     assert command.run("cancel", job, "--yes")[0] == 7
+    first.send_signal(signal.SIGCONT)
     code, heard = command.run("put", "big.bin", "--wait-lock", "30")
     assert code == 0
     assert heard[-1]["bytes_sent"] == 0, "what the first one sent is not sent again"

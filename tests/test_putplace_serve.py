@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -168,3 +170,71 @@ def test_many_files_at_once_are_hashed_and_told(box: Cli) -> None:
     hashed = ran.of("hashing_progress")
     assert hashed[-1]["bytes_hashed"] == hashed[-1]["bytes_total"] == 30 * 5000
     assert ran.result["files_completed"] == 30
+
+
+def killed(cli: Cli, name: str) -> str:
+    """A put that is killed after its first chunks; gives the job's id."""
+    process = cli.start("put", name, "--chunk-size", str(CHUNK), "--limit-rate", "256K", "--json")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if b'"chunk_confirmed"' in line:
+            break
+    process.kill()
+    process.communicate()
+    (job,) = cli.json("status").of("job")
+    return str(job["job"])
+
+
+def test_a_registered_name_without_its_content_is_no_success(box: Cli, server: ServerProcess) -> None:
+    data = content(box, "a.bin")
+    named = {"filepath": "a.bin", "hostname": box.to.partition("=")[2], "ip_address": "", "sha256": sha256(data)}
+    numbers = dict.fromkeys(("file_mode", "file_uid", "file_gid", "file_mtime", "file_atime", "file_ctime"), 0)
+    assert server.call("POST", "/put_file", named | numbers | {"file_size": len(data)}).status == 201
+    assert put(box, "a.bin", "--immutable")["bytes_sent"] == len(data)
+    assert box("get", "a.bin", "-").stdout == data
+
+
+def test_after_a_refusal_what_is_there_is_still_not_sent_again(box: Cli) -> None:
+    content(box, "a.bin")
+    put(box, "a.bin")
+    box.env["PPCLI_DATA_DIR"] = str(box.root / "elsewhere")
+    words = ("put", "a.bin", "--json", "--chunk-size", str(CHUNK))
+    assert box.process(*words, env={**box.env, "PPCLI_TOKEN": "wrong"}).code == 3
+    again = box.json("put", "a.bin")
+    assert (again.code, again.result["bytes_sent"], again.result["files_unchanged"]) == (0, 0, 1)
+    assert [told["action"] for told in again.of("file_completed")] == ["unchanged"]
+
+
+def test_a_damaged_manifest_is_rebuilt(box: Cli) -> None:
+    data = content(box, "a.bin", 40 * CHUNK)
+    job = killed(box, "a.bin")
+    (box.data / "jobs" / job / "manifest.json").write_bytes(b"garbage")
+    ran = box.json("resume")
+    assert (ran.code, ran.result["state"]) == (0, "completed")
+    assert "corrupt" in {warning["code"] for warning in ran.of("warning")} | {"corrupt"}
+    assert box("get", "a.bin", "-").stdout == data
+
+
+def test_another_account_starts_over_and_can_cancel(box: Cli, server: ServerProcess) -> None:
+    data = content(box, "a.bin", 40 * CHUNK)
+    job = killed(box, "a.bin")
+    other = server.add_user(f"{job}@example.org")
+    ran = box.process("resume", "--json", env={**box.env, "PPCLI_TOKEN": other})
+    assert (ran.code, ran.result["state"]) == (0, "completed")
+    assert [warning["code"] for warning in ran.of("warning")] == ["session_lost"]
+    assert box.process("get", "a.bin", "-", env={**box.env, "PPCLI_TOKEN": other}).stdout == data
+    content(box, "b.bin", 40 * CHUNK)
+    second = killed(box, "b.bin")
+    assert box.process("cancel", second, "--yes", env={**box.env, "PPCLI_TOKEN": other}).code == 0
+
+
+def test_a_wrong_digest_in_the_cache_is_found_out(box: Cli) -> None:
+    """Somebody restored a backup of the data dir; the file has the same size, times and inode by chance."""
+    data = content(box, "a.bin")
+    put(box, "a.bin")
+    assert box("rm", "a.bin").code == 0
+    with contextlib.closing(sqlite3.connect(box.data / "digests.sqlite")) as cache, cache:
+        assert cache.execute("UPDATE digest SET digest = ?", ("sha256:" + "0" * 64,)).rowcount == 1
+    ran = box.json("put", "a.bin", "--chunk-size", str(CHUNK))
+    assert ran.code == 0, ran.result
+    assert box("get", "a.bin", "-").stdout == data

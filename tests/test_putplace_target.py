@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +170,7 @@ def test_bytes_that_are_not_those_of_the_digest_end_the_file(tmp_path: Path, bod
     """The digests were computed before: what is sent now is another revision of the source."""
     part = replace(PART, checksum="0" * 32, sha256=CHUNK_SHA)
     with pytest.raises(PpcliError) as caught:
-        target(tmp_path, Script(stored(CHUNK_SHA))).upload(SESSION, PLAN, part, 1, body)
+        target(tmp_path, Script(stored("f" * 64))).upload(SESSION, PLAN, part, 1, body)
     assert (caught.value.exit_code, caught.value.reason) == (4, "changed")
 
 
@@ -277,12 +280,12 @@ def test_what_an_old_server_goes_on_listing_is_gone_for_us(tmp_path: Path) -> No
     """putplace-server up to 0.11 marks a removed file and does not tell the mark; stored again, it is another entry."""
     old, new = entry(_id="1"), entry(_id="2")
     page: list[Answer] = [(200, [old]), (200, [])]
-    there = target(tmp_path, Script(*page, (200, {}), *page, (200, [old]), (200, [old]), (200, [old, new])))
+    there = target(tmp_path, Script(*page, (200, {}), *page, (200, [old])))
     assert there.remove([PLAN.name]) == [PLAN.name]
     assert list(there.list("")) == []
     assert there.find(PLAN.name, PLAN.digest) is None
     assert there.link(PLAN) is None, "its content may go any day: it is sent again"
-    assert there.find(PLAN.name, PLAN.digest) is not None
+    assert target(tmp_path, Script((200, [old, new]))).find(PLAN.name, PLAN.digest) is not None
 
 
 def test_a_refused_removal_can_be_repeated(tmp_path: Path) -> None:
@@ -364,3 +367,41 @@ def test_no_reply_makes_it_stumble(tmp_path_factory: pytest.TempPathFactory, sta
         left[0] = 0
         with contextlib.suppress(PpcliError, StepFailure):
             call()
+
+
+def test_the_end_of_a_session_is_told_by_our_clock(tmp_path: Path) -> None:
+    """The server's clock is two hours behind."""
+
+    class Behind(Script):
+        def send(self, request: Request, body: Body | None = None) -> Reply:
+            reply = super().send(request, body)
+            return replace(reply, headers={"date": formatdate(time.time() - 7200, usegmt=True)})
+
+    ends = datetime.fromtimestamp(time.time() - 3600, UTC).isoformat()
+    session = target(tmp_path, Behind((201, {"upload_id": "u", "expires_at": ends}))).open(PLAN, None, None)
+    assert session.expires_at is not None
+    assert 3500 < session.expires_at - time.time() < 3700
+
+
+def test_entries_of_other_accounts_are_not_ours(tmp_path: Path) -> None:
+    theirs = entry(uploaded_by_user_id="them", _id="1")
+    alone = target(tmp_path, Script((200, [theirs]), (200, []), (201, {"upload_required": False})))
+    assert alone.find(PLAN.name, PLAN.digest) is None
+    assert alone.link(PLAN) is not None, "its content is there, and now we have an entry too"
+    ours = entry(uploaded_by_user_id="us", _id="2")
+    both = target(tmp_path, Script((200, [theirs, ours]), (200, [entry("x", uploaded_by_user_id="us")])))
+    assert both.find(PLAN.name, PLAN.digest) is not None
+
+
+@pytest.mark.parametrize("stamp", [1.7e18, -1, "x", None, True])
+def test_odd_times_are_no_times(tmp_path: Path, stamp: object) -> None:
+    files = [entry("a", file_mtime=stamp, created_at="9999-12-31T23:59:59")]
+    (found,) = target(tmp_path, Script((200, files), (200, []))).list("")
+    assert found.modified is None
+
+
+def test_a_list_of_chunks_without_an_end_ends(tmp_path: Path) -> None:
+    script = Script()
+    script.act = lambda request: (200, {"state": "uploading", "received": [], "next": len(script.asked)})
+    target(tmp_path, script).survey(replace(SESSION, slides=True), PLAN, receipts())
+    assert len(script.asked) <= PLAN.chunks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
 import resource
 import socket
@@ -141,6 +143,42 @@ def test_a_body_that_trickles_is_cut_off(server: ServerProcess, token: str, meth
         "Content-Type: application/json\r\nContent-Length: 1024\r\n\r\n",
     )
     assert reply.startswith(b"HTTP/1.1 408 ")
+
+
+def _until_closed(connection: socket.socket) -> bytes:
+    got = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(4096):
+            got += piece
+    return got
+
+
+@pytest.mark.parametrize(
+    ("head", "reply"),
+    [
+        (b"", b""),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\nX-Never-Ends: ", b"HTTP/1.1 408 "),
+        (b"GET /health HTTP/1.1\r\n" + b"X-More: x\r\n" * 30_000, b"HTTP/1.1 431 "),
+        (b"no request at all\r\n\r\n", b"HTTP/1.1 400 "),
+    ],
+)
+@pytest.mark.parametrize("used", [False, True])
+def test_a_head_that_never_ends_is_cut_off(server: ServerProcess, head: bytes, reply: bytes, used: bool) -> None:
+    """Also on a connection that has served a request; one that is idle after that is kept, though."""
+    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=20)) as connection:
+        if used:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            got = b""
+            while not got.endswith(b"}"):
+                got += connection.recv(4096)
+            if not head:
+                time.sleep(1)  # longer than body_timeout
+                head, reply = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"HTTP/1.1 200 "
+        with contextlib.suppress(OSError):
+            connection.sendall(head)
+        got = _until_closed(connection)
+        assert got.startswith(reply) and bool(got) == bool(reply)
+        assert not got or json.loads(got.partition(b"\r\n\r\n")[2])
 
 
 def test_a_full_disk_is_507_and_the_session_goes_on_after_it(server: ServerProcess, token: str) -> None:

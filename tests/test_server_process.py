@@ -31,7 +31,7 @@ def started(cli: Cli, *words: str) -> tuple[subprocess.Popen[bytes], str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_the_normal_end(root: Path, number: signal.Signals) -> None:
-    with running_server(root) as server:
+    with running_server(root, fresh=True) as server:
         result = server.stop(number)
         assert (result["event"], result["ok"], result["exit_code"]) == ("result", True, 0)
         assert [event["event"] for event in server.events] == ["token", "serving"]
@@ -104,7 +104,7 @@ def test_a_client_that_hangs_does_not_hold_the_end_up(root: Path) -> None:
 
 
 def test_a_second_signal_ends_it_at_once(root: Path) -> None:
-    with running_server(root) as server:
+    with running_server(root, fresh=True) as server:
         connection = socket.create_connection(("127.0.0.1", server.port))
         with closing(connection):
             connection.sendall(
@@ -196,6 +196,8 @@ def test_users_that_cannot_be(cli: Cli, email: str, password: bytes) -> None:
 def test_a_data_dir_that_cannot_be_used(cli: Cli, root: Path) -> None:
     (root / "file").write_text("")
     assert cli("serve", "--port", "0", "--data", "file").code == 11
+    (root / "no-log" / "server.log").mkdir(parents=True)
+    assert cli("serve", "--port", "0", "--data", "no-log").code == 11
     (root / "broken").mkdir()
     (root / "broken" / "server.sqlite3").write_bytes(b"no database at all, but long enough to be looked at" * 50)
     assert cli("serve", "--port", "0", "--data", "broken").code == 8

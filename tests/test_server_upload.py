@@ -41,14 +41,16 @@ def content(server: ServerProcess, data: bytes) -> bytes:
 
 
 class Slow:
-    """A PUT whose body is sent by hand, piece by piece."""
+    """A PUT whose body is sent by hand, piece by piece, as soon as the server has begun to wait for it."""
 
     def __init__(self, server: ServerProcess, upload_id: str, chunk: int, length: int) -> None:
         self.connection = server.connect()
         self.connection.putrequest("PUT", f"/api/uploads/{upload_id}/chunk/{chunk}")
         self.connection.putheader("Authorization", f"Bearer {server.token}")
         self.connection.putheader("Content-Length", str(length))
+        self.connection.putheader("Expect", "100-continue")
         self.connection.endheaders()
+        assert self.connection.sock.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
 
     def send(self, data: bytes) -> None:
         self.connection.send(data)

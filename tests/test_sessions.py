@@ -13,11 +13,15 @@ import pytest
 from harness import Place, Recording, quick_retries, run
 from memory import DEFAULT_LIMITS, MemoryTarget
 
+from ppcli import pipeline
 from ppcli.errors import Local, Loss, SessionLost
-from ppcli.events import WarningRaised
+from ppcli.events import FileCompleted, WarningRaised
+from ppcli.halt import Halt
+from ppcli.hashing import Hashes
 from ppcli.manifest import FileEntry
 from ppcli.model import FilePlan, Fingerprint, JobState, Receipt, Remote, Session
 from ppcli.pipeline.expiry import Forecast
+from ppcli.pipeline.meter import Meter
 from ppcli.pipeline.work import FileRun
 from ppcli.planner import plan_chunks
 from ppcli.source import Source
@@ -195,9 +199,41 @@ def session_run(size: int, there: int, ends: float | None, *, slides: bool = Fal
 )
 def test_the_forecast(ends: float | None, slides: bool, sent: int, at: float, warned: bool) -> None:
     runs = [session_run(1000 * CHUNK, 10 * CHUNK, ends, slides=slides)]
-    forecast = Forecast(started=0.0)
-    said = forecast.warnings(runs, sent, at)
+    forecast, meter = Forecast(), Meter()
+    meter.bytes_sent, meter.since = sent, 0.0
+    said = forecast.warnings(runs, meter, at)
     assert bool(said) is warned
     if said:
         assert "B/s" in said[0] and "sent again" in said[0]
-        assert forecast.warnings(runs, sent, at + 1) == [], "once a session"
+        assert forecast.warnings(runs, meter, at + 1) == [], "once a session"
+
+
+def test_few_sessions_are_open_and_each_file_is_finished_before_the_next(place: Place) -> None:
+    """Sessions end; one that was opened early and waits for its turn would have ended before."""
+    target, jobs, chunks = MemoryTarget(), 2, 30
+    most = [0]
+
+    def count(step: str, name: str, chunk: int | None) -> None:
+        if step == "upload":
+            most[0] = max(most[0], len(target.uploads))
+
+    target.fault = count
+    job = place.job([place.source(f"f{n:02}", bytes([n]) * chunks * CHUNK) for n in range(40)], jobs=jobs)
+    assert run(job, target) is None
+    assert len(target.objects) == 40
+    assert most[0] <= 4, "a file of 30 chunks keeps two senders busy"
+
+
+def test_what_was_lost_with_a_session_does_not_count_as_skipped(place: Place) -> None:
+    target = Declared()
+    job = place.job([place.source("a", b"z" * (10 * CHUNK))], jobs=1)
+    target.fault = stop_at(6)  # type: ignore[assignment]
+    run(job, target)
+    lose_once(target, Loss.EXPIRED, at=8)
+    job = place.store.open(job.id)
+    outcome = pipeline.run(job, target, [0], heard := Recording(), Halt(), Hashes())
+    job.close()
+    assert (outcome.meter.chunks_skipped, outcome.meter.bytes_skipped) == (0, 0)
+    assert outcome.meter.chunks_sent == 12
+    (done,) = [event for event in heard.events if isinstance(event, FileCompleted)]
+    assert done.bytes_sent == outcome.meter.bytes_sent

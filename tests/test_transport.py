@@ -21,7 +21,7 @@ from ppcli.credentials import Tokens
 from ppcli.errors import Credentials, Doubt, PpcliError, Rejected, Transient, Usage
 from ppcli.origin import Origin, origin_of
 from ppcli.transport import Reply, Request, Transport
-from ppcli.transport.refusals import LONGEST_WORDS, retry_after
+from ppcli.transport.refusals import LONGEST_WORDS, own_words, retry_after
 
 ORIGIN = Origin("https", "host", 443)
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -248,6 +248,25 @@ def test_a_token_that_is_refused_is_renewed_once() -> None:
         assert source.asked == 2
 
 
+def test_a_server_that_repeats_the_token_does_not_get_it_into_a_reply() -> None:
+    secret = 'abc/"s3cr3t"+t0ken'
+    said = json.dumps({"detail": f"Bearer {secret} is fine", "escaped": secret}).replace("/", "\\/")
+    quoted = "abc%2F%22s3cr3t%22%2Bt0ken"
+    answer = message(409, said.encode(), ETag=f"x-{secret}", Location=f"/next?token={quoted}")
+    with serving(raw(answer)) as server:
+        tokens = Tokens(Origin.parse(server.base), lambda: secret)
+        got = ask(server, Request("PUT", "/a", expect=frozenset({409})), tokens)
+    assert server.heard[0].headers["authorization"] == f"Bearer {secret}"
+    assert got.json() == {"detail": "Bearer [hidden] is fine", "escaped": "[hidden]"}
+    assert (got.headers["etag"], got.headers["location"]) == ("x-[hidden]", "/next?token=[hidden]")
+    assert "s3cr3t" not in f"{got!r} {own_words(got)}"
+
+
+def test_own_words_are_without_what_must_not_be_shown() -> None:
+    answer = Reply(422, {}, b'{"detail": "hunter2 and hunter22 are no passwords"}')
+    assert own_words(answer, "hunter2", None, "", "hunter22") == "[hidden] and [hidden] are no passwords"
+
+
 @pytest.mark.parametrize("tokens", [("old",), ("old", "older")])
 def test_a_token_that_stays_refused(tokens: tuple[str, ...]) -> None:
     with serving(guarded("new")) as server:  # type: ignore[arg-type]
@@ -255,7 +274,7 @@ def test_a_token_that_stays_refused(tokens: tuple[str, ...]) -> None:
             ask(server, Request("PUT", "/a"), Tokens(Origin.parse(server.base), Source(*tokens)))
         assert caught.value.reason == "refused"
         assert f"ppcli login {server.base}" in caught.value.hint
-        assert "old" not in caught.value.message.replace("[token]", "")
+        assert "old" not in caught.value.message.replace("[hidden]", "")
         assert len(server.heard) == len(tokens)
 
 

@@ -36,13 +36,14 @@ class App:
     def put(self, request: PutRequest) -> Result:
         from ppcli.app.putting import put
 
-        with Workplace(self._listener, self._ask) as place:
+        with Workplace(self._listener, self._ask, retries=request.retries) as place:
             return put(place, request)
 
     def resume(self, request: ResumeRequest) -> Result:
         from ppcli.app.running import resume
 
         with Workplace(self._listener, self._ask) as place:
+            place.mean_jobs(request.jobs)
             return resume(place, request)
 
     def status(self, request: StatusRequest) -> Result:
@@ -54,42 +55,48 @@ class App:
     def cancel(self, request: CancelRequest) -> Result:
         from ppcli.app.cancelling import cancel
 
-        with Workplace(self._listener, self._ask) as place:
+        with self._without_job() as place:
+            if not request.incomplete:
+                place.mean_jobs(request.jobs)
             return cancel(place, request)
 
     def remove(self, request: RemoveRequest) -> Result:
         from ppcli.app.objects import remove
 
-        with Workplace(self._listener, self._ask) as place:
+        with self._without_job() as place:
             return remove(place, request)
 
     def list(self, request: ListRequest) -> Result:
         from ppcli.app.objects import list_objects
 
-        with Workplace(self._listener, self._ask) as place:
+        with self._without_job() as place:
             return list_objects(place, request)
 
     def get(self, request: GetRequest) -> Result:
         from ppcli.app.fetching import get
 
-        with Workplace(self._listener, self._ask) as place:
+        with self._without_job() as place:
             return get(place, request)
 
     def recover(self, to: str | None) -> Result:
         from ppcli.app.objects import recover
 
-        with Workplace(self._listener, self._ask) as place:
+        with self._without_job() as place:
             return recover(place, to)
 
     def login(self, request: LoginRequest, prompt: Prompt, tell: Callable[[str], None]) -> Result:
         """`tell` gets the one sentence that says what was done, for people."""
         from ppcli.app.login import login
 
-        with Workplace(self._listener, self._ask) as place:
+        with self._without_job() as place:
             return login(place, request, prompt, tell)
 
     def logout(self, to: str | None, tell: Callable[[str], None]) -> Result:
         from ppcli.app.login import logout
 
-        with Workplace(self._listener, self._ask) as place:
+        with self._without_job() as place:
             return logout(place, to, tell)
+
+    def _without_job(self) -> Workplace:
+        """For commands that leave nothing to resume: they are run again."""
+        return Workplace(self._listener, self._ask, job=False)

@@ -3,69 +3,123 @@ a network or wants digests first."""
 
 from __future__ import annotations
 
-import os
+import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 from typing import TypeAlias
 
 from ppcli.app.planning import Examiner, Unchanged
 from ppcli.app.workplace import Workplace
 from ppcli.collect import Found
+from ppcli.errors import PpcliError
 from ppcli.events import HashingProgress
 from ppcli.halt import Stopped
 from ppcli.manifest import FileEntry
 
 Seen: TypeAlias = Unchanged | FileEntry
+Task: TypeAlias = tuple[int, Found, Path]
 
 _TICK = 0.2
-_ASK_AT_ONCE = 8
+_AT_ONCE = 16
+"""Files that are looked at side by side. Most of them wait for the network: `Workplace.hashing` bounds the others."""
+_WINDOW = 256
+"""Files that may be looked at before the first of them is done: what was seen of them is held."""
 
 
 class Examination:
-    """Examines files side by side. The caller's thread tells listeners how far the reading is; the workers never do."""
+    """Examines files side by side. The caller's thread tells listeners how far the reading is; the workers never do.
+    They are daemons: one that hangs in a call must not keep the process."""
 
     def __init__(self, place: Workplace, examiner: Examiner) -> None:
         self._place = place
         self._examiner = examiner
         self._lock = threading.Lock()
-        self._hashed = self._told = 0
-        self._leave = threading.Event()
+        self._hashed = self._told = self._total = 0
+        self._ticked = time.monotonic()
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[int, Seen | Exception]] = queue.SimpleQueue()
 
     def run(self, files: Sequence[tuple[Found, Path]]) -> Iterator[tuple[Found, Seen]]:
-        """What was seen of each file, in order. Raises what halts a job; what was not yet seen then stays unseen."""
-        total = sum(self._examiner.unknown(path) for found, path in files if found.error is None)
-        workers = min(len(files), _ASK_AT_ONCE if total == 0 else max(2, os.cpu_count() or 1))
-        pool = ThreadPoolExecutor(max(1, workers), "examine")
+        """What was seen of each file, in order. Raises what halts a job, whichever file it was noticed at; what was not
+        yet seen then stays unseen, and the place is stopped."""
+        workers = min(len(files), _AT_ONCE)
         try:
-            looking = [(found, pool.submit(self._examiner.examine, found, path, self._read)) for found, path in files]
-            for found, future in looking:
-                yield found, self._wait(future, total)
+            self._total = self._unknown(files)
+            for number in range(workers):
+                threading.Thread(target=self._work, name=f"examine-{number}", daemon=True).start()
+            yield from self._in_order(files)
+            self._tell()
+        except BaseException as error:  # also a signal, or a caller who wants no more
+            self._place.stop(error)
+            raise
         finally:
-            self._leave.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            for _ in range(workers):
+                self._tasks.put(None)
+
+    def _unknown(self, files: Sequence[tuple[Found, Path]]) -> int:
+        """How many bytes are to be read."""
+        total = 0
+        for found, path in files:
+            if found.error is None:
+                total += self._examiner.unknown(path)
+            self._tick()
+        return total
+
+    def _in_order(self, files: Sequence[tuple[Found, Path]]) -> Iterator[tuple[Found, Seen]]:
+        seen: dict[int, Seen] = {}
+        asked = 0
+        for position, (found, _) in enumerate(files):
+            while asked < min(len(files), position + _WINDOW):
+                self._tasks.put((asked, *files[asked]))
+                asked += 1
+            while position not in seen:
+                self._receive(seen)
+            self._tick()
+            yield found, seen.pop(position)
+
+    def _receive(self, seen: dict[int, Seen]) -> None:
+        """Wait for the next result, but not for longer than a tick."""
+        self._tick()
+        try:
+            position, result = self._results.get(timeout=_TICK)
+        except queue.Empty:
+            if self._place.halt.error is not None:
+                raise self._place.halt.error from None
+            return
+        if isinstance(result, Exception):
+            raise result
+        seen[position] = result
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None and not self._place.halt.requested:
+            position, found, path = task
+            try:
+                self._results.put((position, self._examiner.examine(found, path, self._read)))
+            except Stopped:
+                return
+            except Exception as error:
+                if isinstance(error, PpcliError):
+                    self._place.stop(error)  # the others need not wait until this one is heard of
+                self._results.put((position, error))
+                return
 
     def _read(self, count: int) -> None:
         with self._lock:
             self._hashed += count
-        if self._leave.is_set():
+        if self._place.halt.requested:
             raise Stopped
 
-    def _wait(self, future: Future[Seen], total: int) -> Seen:
-        while True:
-            try:
-                seen = future.result(timeout=_TICK)
-            except NotYet:
-                self._tell(total)
-                self._place.listener.tick()
-                continue
-            if self._hashed == total:
-                self._tell(total)
-            return seen
+    def _tick(self) -> None:
+        """By the clock, however many files are done in the meantime."""
+        now = time.monotonic()
+        if now - self._ticked >= _TICK:
+            self._ticked = now
+            self._tell()
+            self._place.listener.tick()
 
-    def _tell(self, total: int) -> None:
+    def _tell(self) -> None:
         if self._hashed > self._told:
             self._told = self._hashed
-            self._place.listener.hear(HashingProgress(None, self._hashed, max(total, self._hashed)))
+            self._place.listener.hear(HashingProgress(None, self._told, max(self._total, self._told)))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import xxhash
 
 from ppcli import disk
-from ppcli.app.objects import not_found, store_of
+from ppcli.app.objects import listed, not_found, store_of
 from ppcli.app.workplace import Workplace
-from ppcli.errors import Integrity, Rejected, Usage, local_error, local_io
+from ppcli.errors import Integrity, Rejected, StepFailure, Usage, local_error, local_io
 from ppcli.events import FileCompleted, Result
 from ppcli.model import Action, Evidence, Remote
 from ppcli.names import safe_relative
@@ -72,7 +72,7 @@ class _Fetch:
         last = prefix.rstrip("/").rpartition("/")[2] or "."
         root = Path(self._request.dest if self._request.dest is not None else last)
         count = size = 0
-        for remote in self._store.list(prefix):
+        for remote in listed(self._place, self._store, prefix):
             path = root / safe_relative(remote.name[len(prefix) :])
             _stay_below(root, path)
             size += self.to_file(remote, path)
@@ -84,7 +84,7 @@ class _Fetch:
     def to_stdout(self, remote: Remote) -> int:
         digest = hashlib.sha256()
         size = 0
-        for piece in self._store.read(remote, 0):
+        for piece in self._read(remote, 0):
             digest.update(piece)
             if not _print(piece):  # a reader that had enough is no failure
                 return size
@@ -94,7 +94,7 @@ class _Fetch:
 
     def to_file(self, remote: Remote, path: Path) -> int:
         """Read one object into `path`, going on where an earlier run stopped; gives the bytes that were read."""
-        expected = self._target.digest(remote)
+        expected = self._expected(remote)
         if path.is_symlink() or path.exists():
             if path.is_file() and path.stat().st_size == remote.size and self._has(path, expected):
                 self._unchanged.append(remote.size)
@@ -122,7 +122,7 @@ class _Fetch:
         try:
             digest = hashlib.sha256()
             offset = start = _hash_start(fd, remote.size, digest.update)
-            for piece in self._store.read(remote, offset):
+            for piece in self._read(remote, offset):
                 disk.write_all(fd, piece, offset)
                 digest.update(piece)
                 offset += len(piece)
@@ -134,8 +134,30 @@ class _Fetch:
         finally:
             os.close(fd)
 
+    def _read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
+        """The bytes from `offset` on, under the retry policy: where the reading breaks off, it goes on from there, and
+        each piece that comes gives it all attempts anew."""
+        pieces: Iterator[memoryview] | None = None
+
+        def following() -> memoryview | None:
+            nonlocal pieces
+            if pieces is None:
+                pieces = self._store.read(remote, offset)
+            try:
+                return next(pieces, None)
+            except StepFailure:
+                pieces = None
+                raise
+
+        while (piece := self._place.call(Step.READ, remote.name, following)) is not None:
+            offset += len(piece)
+            yield piece
+
+    def _expected(self, remote: Remote) -> str | None:
+        return self._place.call(Step.READ, remote.name, lambda: self._target.digest(remote))
+
     def _check(self, remote: Remote, digest: str) -> None:
-        expected = self._target.digest(remote)
+        expected = self._expected(remote)
         if expected is not None and expected != digest:
             raise _damaged(remote)
 

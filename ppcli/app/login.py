@@ -26,6 +26,7 @@ def login(place: Workplace, request: LoginRequest, prompt: Prompt, tell: Tell) -
     place.transports.send_no_tokens()
     target = place.target(url)
     if request.token is None:
+        _refuse_plain_http(place, origin, url)
         token = _token_from(place, target, origin, request.email, prompt)
     else:
         given = checked(request.token, "what stdin holds")
@@ -57,6 +58,16 @@ def _origin(url: str) -> Origin:
     if origin is None:
         raise Usage(f"{url} needs no login.", hint="Name a server: ppcli login https://HOST.", reason="target")
     return origin
+
+
+def _refuse_plain_http(place: Workplace, origin: Origin, url: str) -> None:
+    """Before anything is asked: what is not asked for cannot be overheard."""
+    if not place.transports.may_carry_secrets(str(origin), url):
+        raise Credentials(
+            f"No password is sent to {origin}: http:// is not encrypted.",
+            hint="Use https://, or write plain_http_token = true into the target's table of config.toml.",
+            reason="plain_http",
+        )
 
 
 def _token_from(place: Workplace, target: Target, origin: Origin, email: str | None, prompt: Prompt) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from ppcli.app.workplace import Workplace
-from ppcli.errors import NotFound, Rejected
+from ppcli.errors import Doubt, NotFound, Rejected, StepFailure
 from ppcli.events import IncompleteListed, ObjectListed, Result
 from ppcli.manifest import timestamp
+from ppcli.model import Remote
 from ppcli.requests import ListRequest, RemoveRequest
 from ppcli.retry import Step
 from ppcli.target import Store, Target
@@ -25,13 +27,21 @@ class Recoverable(Protocol):
 def store_of(place: Workplace, to: str | None, name: str) -> tuple[Target, Store, str]:
     """The target and the name that `name` means: a location names both, anything else is a name at the chosen target.
     Raises `Rejected` (`unsupported`) for a target that cannot be listed or read."""
-    url, location = _split(name)
-    target = place.target(url if url is not None and to is None else place.choose(to))
+    target = place.target(_mean(place, to, [name])[0])
     if not isinstance(target, Store):
         raise _unsupported(target)
-    if location:
+    if _split(name)[1]:
         name = target.locate(name) or name
     return target, target, name
+
+
+def _mean(place: Workplace, to: str | None, names: Sequence[str]) -> list[str]:
+    """The URLs of the targets of these names. All are meant at once: a token that may be for any of them is sent to
+    none."""
+    within = [_split(name)[0] if to is None else None for name in names]
+    urls = [place.config.place(to).url if url is None else url for url in within]
+    place.mean(*urls)
+    return urls
 
 
 def _split(name: str) -> tuple[str | None, bool]:
@@ -54,16 +64,38 @@ def not_found(name: str, target: Target) -> NotFound:
     return NotFound(f"There is no {name!r} at {target.url}.", hint="'ppcli ls' lists what is there.", reason="name")
 
 
+def listed(place: Workplace, store: Store, prefix: str) -> Iterator[Remote]:
+    """What `store.list` gives, under the retry policy: a listing that broke off starts again, and is told from where it
+    was."""
+    names: Iterator[Remote] | None = None
+    last: str | None = None
+
+    def following() -> Remote | None:
+        nonlocal names
+        if names is None:
+            after = last
+            names = (remote for remote in store.list(prefix) if after is None or remote.name > after)
+        try:
+            return next(names, None)
+        except StepFailure:
+            names = None
+            raise
+
+    while (remote := place.call(Step.LIST, prefix or "the names there", following)) is not None:
+        last = remote.name
+        yield remote
+
+
 def list_objects(place: Workplace, request: ListRequest) -> Result:
     """Tell an `ObjectListed` for every name that starts with the prefix, or an `IncompleteListed` for every upload that
     was begun and not completed."""
     target, store, prefix = store_of(place, request.to, request.prefix)
     if request.incomplete:
-        for upload in store.incomplete():
+        for upload in place.call(Step.LIST, target.url, lambda: list(store.incomplete())):
             since = None if upload.modified is None else timestamp(upload.modified)
             place.listener.hear(IncompleteListed(upload.id, upload.name, upload.job, upload.size, since))
         return place.done(target=target.url)
-    for remote in store.list(prefix):
+    for remote in listed(place, store, prefix):
         since = None if remote.modified is None else timestamp(remote.modified)
         place.listener.hear(ObjectListed(remote.name, remote.size, remote.digest, since))
     return place.done(target=target.url)
@@ -73,17 +105,34 @@ def remove(place: Workplace, request: RemoveRequest) -> Result:
     """Remove names; with `recursive` a name stands for all below it as well. What is not there is `NotFound`, after all
     others are gone."""
     missing, removed, target = None, 0, None
+    _mean(place, request.to, request.names)
     for given in request.names:
         target, store, name = store_of(place, request.to, given)
         names = [name]
         if request.recursive:
-            names += [remote.name for remote in store.list(name.rstrip("/") + "/")]
-        gone = place.call(Step.REMOVE, name, lambda store=store, names=names: store.remove(names))  # type: ignore[misc]
+            names += [remote.name for remote in listed(place, store, name.rstrip("/") + "/")]
+        gone = _remove(place, store, name, names)
         removed += len(gone)
         if not gone:
             missing = missing or not_found(name, target)
     url = target.url if target else None
     return place.done(error=missing, target=url, files=removed)
+
+
+def _remove(place: Workplace, store: Store, name: str, names: Sequence[str]) -> Sequence[str]:
+    """Where the reply to a removal was lost and nothing is there when it is asked again, that removal did it."""
+    doubtful = False
+
+    def attempt() -> Sequence[str]:
+        nonlocal doubtful
+        try:
+            gone = store.remove(names)
+        except Doubt:
+            doubtful = True
+            raise
+        return gone or ([name] if doubtful else [])
+
+    return place.call(Step.REMOVE, name, attempt)
 
 
 def recover(place: Workplace, to: str | None) -> Result:

@@ -74,13 +74,14 @@ class Examiner:
             if limits.digest_first:
                 seen, digest = self._digest(path, seen, limits, on_bytes)
             remote = self._find(found.name, digest)
-            if remote is not None:
-                if (same := self._same(path, seen, remote, digest)) is not None:
-                    return _unchanged(found, source, seen, remote, same, limits)
-                if self._request.immutable:
-                    raise _exists(found.name)
-            elif digest is not None and (remote := self._link(found.name, seen, digest)) is not None:
-                return _unchanged(found, source, seen, remote, digest, limits)
+            same = self._same(path, seen, remote, digest) if remote is not None else None
+            if remote is None and digest is not None:
+                self._may_replace(found.name, digest)
+                remote, same = self._link(found.name, seen, digest), digest
+            if remote is not None and same is not None:
+                return _unchanged(found, source, seen, remote, same, limits)
+            if remote is not None and self._request.immutable:
+                raise _exists(found.name)
         except PpcliError as error:
             if not error.ends_file:
                 raise
@@ -91,9 +92,7 @@ class Examiner:
         """How many bytes `examine` will have to read of a file before anything can be sent."""
         with contextlib.suppress(PpcliError):
             seen = fingerprint(path)
-            if self._target.limits(seen.size).digest_first and (
-                self._request.checksum or self._place.hashes.known(path, seen) is None
-            ):
+            if self._target.limits(seen.size).digest_first and self._place.hashes.known(path, seen) is None:
                 return seen.size
         return 0
 
@@ -120,18 +119,21 @@ class Examiner:
     def _digest(self, path: Path, seen: Fingerprint, limits: Limits, on_bytes: OnBytes) -> tuple[Fingerprint, str]:
         """The digest of a source, and the revision it belongs to."""
         hashes = self._place.hashes
-        if not self._request.checksum and (known := hashes.known(path, seen)) is not None:
+        if (known := hashes.known(path, seen)) is not None:
             return seen, known
         with Source(path) as source:
             chunk_size = planner.chunk_size(source.fingerprint.size, limits, self._request.chunk_size)
             return source.fingerprint, hashes.of(source, chunk_size, on_bytes)
 
-    def _find(self, name: str, digest: str | None) -> Remote | None:
-        """What is there under this name; of a target that finds by content, first of all this content."""
-        remote = self._place.call(Step.FIND, name, lambda: self._target.find(name, digest))
-        if remote is None and digest is not None and self._request.immutable:
-            remote = self._place.call(Step.FIND, name, lambda: self._target.find(name))
-        return remote
+    def _find(self, name: str, digest: str | None = None) -> Remote | None:
+        return self._place.call(Step.FIND, name, lambda: self._target.find(name, digest))
+
+    def _may_replace(self, name: str, digest: str) -> None:
+        """Where a name was asked for by its content: with `--immutable`, other content under it is an error."""
+        if self._request.immutable:
+            there = self._find(name)
+            if there is not None and there.digest != digest:
+                raise _exists(name)
 
     def _link(self, name: str, seen: Fingerprint, digest: str) -> Remote | None:
         """The target may have this content under another name."""

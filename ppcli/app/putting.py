@@ -53,6 +53,8 @@ class _Put:
         self._draft: Draft | None = None
         self._seen: dict[Found, Unchanged | FileEntry] = {}
         self._unable: PpcliError | None = None
+        if request.checksum:
+            place.hashes.distrust()
         self._examiner = Examiner(place, self._target, request)
 
     def run(self) -> Result:
@@ -213,7 +215,7 @@ class _Put:
             if found.path == STDIN and self._draft is not None:
                 self._draft.spool.replace(job.spool)
                 job.record(steps.Replanned(index, str(STDIN), source.fingerprint(job.spool), entry.chunk_size))
-            elif entry.path != str(found.path) and found.error is None:
+            elif (entry.path != str(found.path) or self._request.checksum) and found.error is None:
                 seen = source.fingerprint(found.path)
                 job.record(steps.Replanned(index, str(found.path), seen, entry.chunk_size))
             if self._request.chunk_size not in (None, entry.chunk_size):

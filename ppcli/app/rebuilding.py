@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ppcli.app.planning import plan_file
 from ppcli.app.workplace import Workplace
-from ppcli.errors import Corrupt, SourceError
+from ppcli.errors import Corrupt, Rejected, SourceError
 from ppcli.jobs import Job
 from ppcli.manifest import STDIN, Manifest, now
 from ppcli.retry import Step
@@ -57,5 +57,9 @@ def _plan_again(place: Workplace, outline: Summary) -> Manifest:
 def _discard_leftovers(target: Target, place: Workplace, job_id: str) -> None:
     """The sessions of the lost manifest are unknown now: free what the target still holds for the job."""
     if isinstance(target, Store):
-        for upload in [one for one in target.incomplete() if one.job == job_id]:
+        try:
+            held = [one for one in target.incomplete() if one.job == job_id]
+        except Rejected:  # a target that cannot list them lets them expire
+            held = []
+        for upload in held:
             place.call(Step.ABORT, upload.name or upload.id, lambda upload=upload: target.discard(upload))  # type: ignore[misc]

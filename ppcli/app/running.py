@@ -15,7 +15,7 @@ from ppcli.halt import Halt
 from ppcli.jobfiles import LOG
 from ppcli.jobs import Job
 from ppcli.manifest import FileEntry
-from ppcli.model import JobState
+from ppcli.model import Action, JobState
 from ppcli.pipeline import narrate
 from ppcli.pipeline.context import failure
 from ppcli.requests import ResumeRequest
@@ -188,6 +188,7 @@ def _count(tally: Tally, entries: Sequence[FileEntry], files: Iterable[int]) -> 
         tally.files_total += 1
         tally.files_completed += entries[index].state is JobState.COMPLETED
         tally.files_failed += entries[index].state is JobState.FAILED
+        tally.files_unchanged += entries[index].action is Action.UNCHANGED
 
 
 def result(place: Workplace, runs: Runs, error: PpcliError | None, target: str | None) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 class Transports:
-    """Gives and closes them. PPCLI_TOKEN and PPCLI_TOKEN_FILE do not say whose they are: they belong to the chosen
-    target (`choose`), else to PPCLI_TARGET, else to the first origin that is asked for, and to no other."""
+    """Gives and closes them. PPCLI_TOKEN and PPCLI_TOKEN_FILE do not say whose they are: they belong to the origin of
+    PPCLI_TARGET, else to that of what the command is about (`choose`), else to that of default_target. Where that are
+    several they belong to none: a token must not go to a server that it is not meant for."""
 
     def __init__(self, config: Config, config_dir: Path, environ: Mapping[str, str] = os.environ) -> None:
         self._config = config
@@ -29,15 +30,39 @@ class Transports:
         self._environ = environ
         self._lock = threading.Lock()
         self._made: dict[tuple[Origin, str | None], Transport] = {}
-        self._chosen: Origin | None = None
         self._anonymous = False
-        if environ.get("PPCLI_TARGET"):
-            with suppress(Usage):  # whoever needs the target will say so
-                self.choose(config.place(None, environ).url)
+        self._about: set[Origin] = set()
+        self._owner: Origin | None = None
+        self._settled = bool(environ.get("PPCLI_TARGET"))
+        with suppress(Usage):  # whoever needs the target will say so
+            self._owner = origin_of(config.place(None, environ).url)
+            self._settled = self._settled and self._owner is not None
 
-    def choose(self, url: str) -> None:
-        """The user chose this target."""
-        self._chosen = origin_of(url) or self._chosen
+    @property
+    def token_without_owner(self) -> bool:
+        """The environment has a token, and nothing says yet whose it is."""
+        given = self._environ.get("PPCLI_TOKEN") or self._environ.get("PPCLI_TOKEN_FILE")
+        return bool(given) and not (self._settled or self._owner)
+
+    def choose(self, *urls: str) -> Sequence[str]:
+        """The command is about the targets at these URLs. Gives all origins that it is about where they are more than
+        before and the token of the environment might be for any of them."""
+        before = len(self._about)
+        self._about |= {origin for url in urls if (origin := origin_of(url))}
+        if self._settled or not self._about:
+            return ()
+        self._owner = next(iter(self._about)) if len(self._about) == 1 else None
+        told = self.token_without_owner and len(self._about) > before
+        return sorted(map(str, self._about)) if told else ()
+
+    def may_carry_secrets(self, base: str, url: str) -> bool:
+        """Whether a secret may be sent to `base` for the target at `url`: encrypted, within this machine, or allowed by
+        the target's table."""
+        from ppcli.transport.routes import leaves_the_machine
+
+        origin = Origin.parse(base)
+        table = self._config.table_for(origin, url)
+        return origin.secure or not leaves_the_machine(origin) or bool(table and table.plain_http_token)
 
     def send_no_tokens(self) -> None:
         """For a login: whatever tokens there are, they are not asked for."""
@@ -55,7 +80,6 @@ class Transports:
         key = (origin, table.url if table else None)
         with self._lock:
             if key not in self._made:
-                self._chosen = self._chosen or origin
                 self._made[key] = Transport(str(origin), None if self._anonymous else self._tokens(origin, url))
             return self._made[key]
 
@@ -68,7 +92,7 @@ class Transports:
     def _tokens(self, origin: Origin, url: str | None) -> Tokens:
         table = self._config.table_for(origin, url)
         sources: list[Source] = []
-        if origin == self._chosen:
+        if origin == self._owner:
             sources += [from_environment(self._environ), from_file(self._environ)]
         if table and table.token_command:
             sources.append(from_command(table.token_command))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -13,9 +14,9 @@ from ppcli import config
 from ppcli.app.signals import Signals
 from ppcli.app.transports import Transports
 from ppcli.digests import DigestCache
-from ppcli.errors import PpcliError
+from ppcli.errors import Corrupt, Internal, PpcliError
 from ppcli.events import ErrorInfo, Event, Listener, Result, WarningRaised
-from ppcli.halt import Halt
+from ppcli.halt import Halt, Stopped
 from ppcli.hashing import Hashes
 from ppcli.jobs import JobStore
 from ppcli.model import JobState
@@ -31,26 +32,36 @@ T = TypeVar("T")
 
 
 class OneByOne:
-    """A listener that several threads may tell something: it passes one event at a time on."""
+    """A listener that several threads may tell something: it passes one event at a time on, and after its end none."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._lock = threading.Lock()
+        self._ended = False
 
     def hear(self, event: Event) -> None:
         with self._lock:
-            self._listener.hear(event)
+            if not self._ended:
+                self._listener.hear(event)
 
     def tick(self) -> None:
         with self._lock:
-            self._listener.tick()
+            if not self._ended:
+                self._listener.tick()
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended = True
 
 
 class Workplace:
-    """Open for one command. While it is open, signals raise `Interrupted`, or stop the run that is under way."""
+    """Open for one command. While it is open, signals raise `Interrupted`, or stop the run that is under way. `halt` is
+    for the calls outside a run: what stops one of them stops all, and nothing is told any more once it is closed."""
 
-    def __init__(self, listener: Listener, ask: Ask) -> None:
-        self.listener: Listener = OneByOne(listener)
+    def __init__(self, listener: Listener, ask: Ask, *, retries: int = DEFAULT_RETRIES, job: bool = True) -> None:
+        """`retries`: attempts of each call outside a run. `job`: when they are used up, there is a job to resume."""
+        self._one_by_one = OneByOne(listener)
+        self.listener: Listener = self._one_by_one
         self.ask = ask
         self.started = time.monotonic()
         self.dirs = config.dirs()
@@ -60,13 +71,20 @@ class Workplace:
         self.hashes = Hashes(self.digests)
         self.signals = Signals()
         self.transports = Transports(self.config, self.dirs.config)
+        self.halt = Halt()
         self._targets: dict[tuple[str, int | None], Target] = {}
+        self.hashing = threading.BoundedSemaphore(os.cpu_count() or 1)
+        # One gate is enough: while a call waits because its host asked for it, no other host is talked to.
+        self._retrier = Retrier(
+            retries, Gate(), self.halt, lambda made: self.listener.hear(retrying(None, made)), job=job
+        )
 
     def __enter__(self) -> Workplace:
         self.signals.install()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop(error)
         for target in self._targets.values():
             for notice in target.notices():
                 self.warn(notice.code, notice.message)
@@ -74,6 +92,11 @@ class Workplace:
         self.transports.close()
         self.digests.close()
         self.signals.restore()
+        self._one_by_one.end()
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """Calls outside a run that are under way in other threads end as soon as they can, with `error`."""
+        self.halt.request(error if isinstance(error, PpcliError) else Internal("The command is over."))
 
     def target(self, url: str, chunk_size: int | None = None) -> Target:
         """Connect to a target, once; it is closed with the workplace."""
@@ -95,10 +118,34 @@ class Workplace:
         return self.chosen(to).url
 
     def chosen(self, to: str | None) -> config.Place:
-        """The target that is meant; from now on, PPCLI_TOKEN is for its origin."""
+        """The target that is meant."""
         place = self.config.place(to)
-        self.transports.choose(place.url)
+        self.mean(place.url)
         return place
+
+    def mean(self, *urls: str) -> None:
+        """These are the targets of this command: the token of the environment may go there."""
+        if several := self.transports.choose(*urls):
+            self.warn(
+                "token_unused",
+                f"PPCLI_TOKEN or PPCLI_TOKEN_FILE is set and not sent: it is for one of {', '.join(several)}. "
+                "Set PPCLI_TARGET to the one it is for.",
+            )
+
+    def mean_jobs(self, wanted: Sequence[str]) -> None:
+        """As `mean`, where nothing else says whose that token is: for the targets of these jobs (prefixes of ids), or
+        of all that are unfinished. Raises what `JobStore.resolve` raises."""
+        if not self.transports.token_without_owner:
+            return
+        urls = []
+        for job in [self.jobs.resolve(prefix) for prefix in wanted] if wanted else self.jobs.ids():
+            try:
+                seen = self.jobs.summary(job)
+            except Corrupt:
+                continue
+            if wanted or not seen.state.finished:
+                urls.append(seen.target)
+        self.mean(*urls)
 
     def file_digest(self, path: Path, fresh: bool) -> str:
         return self.digests.of_file(path, fresh=fresh)
@@ -110,10 +157,11 @@ class Workplace:
         self.listener.hear(WarningRaised(job, code, message))
 
     def call(self, step: Step, name: str, attempt: Callable[[], T]) -> T:
-        """A call outside a run, under the same retry policy."""
-        halt = Halt()
-        retrier = Retrier(DEFAULT_RETRIES, Gate(), halt, lambda made: self.listener.hear(retrying(None, made)))
-        return retrier.call(step, name, None, attempt)
+        """A call outside a run, under the same retry policy. When the command was stopped meanwhile, raises why."""
+        try:
+            return self._retrier.call(step, name, None, attempt)
+        except Stopped:
+            raise self.halt.error or Internal("The command is over.") from None
 
     @property
     def elapsed(self) -> float:

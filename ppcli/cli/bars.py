@@ -125,6 +125,8 @@ class Bars:
         if self._hashing is None:
             self._hashing = Hashing(event, self._clock())
         self._hashing.measure(event, self._clock())
+        if event.bytes_hashed >= event.bytes_total:
+            self._hashed()
 
     def _hashed(self) -> None:
         """The reading is over: its bar goes."""

@@ -18,7 +18,7 @@ import click
 from ppcli.cli.call import Call, View
 from ppcli.cli.options import Globals
 from ppcli.cli.streams import Stream, escape
-from ppcli.errors import Internal, Interrupted, Local, PpcliError, Usage
+from ppcli.errors import Damaged, Integrity, Internal, Interrupted, Local, PpcliError, StepFailure, Temporary, Usage
 from ppcli.events import ErrorInfo, Listener, Result
 from ppcli.requests import Ask
 
@@ -109,10 +109,20 @@ def _failure(error: BaseException, options: Globals, elapsed: float) -> Result:
     if isinstance(error, KeyboardInterrupt):
         code = 143 if isinstance(error, _Terminated) else 130
         error = Interrupted(code, job=False)
+    elif isinstance(error, StepFailure):
+        error = _unanswered(error)
     elif not isinstance(error, PpcliError):
         error = _bug(error)
     info = ErrorInfo(error.kind, error.reason, error.message, error.hint, error.retryable)
     return Result(job=None, ok=False, exit_code=error.exit_code, elapsed=round(elapsed, 3), error=info)
+
+
+def _unanswered(error: StepFailure) -> PpcliError:
+    """A call to a target failed where nothing tried it again: trouble of the target or the way there, not a bug."""
+    said = f"A call to the target failed: {str(error).rstrip('.')}."
+    if isinstance(error, Damaged):
+        return Integrity(said, hint="Check the target's disk, then run the same command again.", reason="damaged")
+    return Temporary(said, hint="Run the same command again later.", reason=getattr(error, "reason", "retries"))
 
 
 def _bug(error: BaseException) -> Internal:

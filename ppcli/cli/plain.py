@@ -49,7 +49,7 @@ class Plain:
             case UploadProgress():
                 self._progress(event)
             case HashingProgress():
-                self._hashing = event
+                self._hashing = event if event.bytes_hashed < event.bytes_total else None
             case JobStarted():
                 self._hashing = None
             case ReservationProgress():

@@ -42,6 +42,8 @@ class Context:
     pace: Pace
     hashes: Hashes
     reopened: set[int] = field(default_factory=set)
+    sent_before: dict[int, int] = field(default_factory=dict)
+    """Bytes that went into a session of this run that was lost, by file."""
 
     def path(self, entry: FileEntry) -> Path:
         return self.job.spool if entry.path == STDIN else Path(entry.path)
@@ -60,6 +62,11 @@ class Context:
             self.halt.check(self.pace.delay(count))
 
         return run.source.body(part, on_bytes=gone, whole=run.digest_on_the_way, piece=self.pace.piece)
+
+    def skip(self, run: FileRun, size: int) -> None:
+        """A chunk of `size` bytes was there before this run."""
+        run.skipped = run.skipped[0] + 1, run.skipped[1] + size
+        self.meter.skipped(1, size)
 
     def discard(self, session: Session, plan: FilePlan) -> None:
         """Free what a lost session still holds, as far as one attempt does; its successor needs nothing of it."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from ppcli.errors import Integrity, Loss, PpcliError, Rejected, SessionLost
+from ppcli.pipeline.meter import Meter
 from ppcli.pipeline.work import FileRun
 from ppcli.units import format_duration, format_rate, format_size
 
@@ -13,24 +13,24 @@ _MEASURE = 10.0
 """Seconds of sending after which a rate is worth a forecast; a tenth of the session's time where that is less."""
 
 
-@dataclass(slots=True)
 class Forecast:
-    """Warns once of each session that is going to end too early. `started`: when the run began, seconds since the
-    epoch."""
+    """Warns once of each session that is going to end too early."""
 
-    started: float
-    _warned: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self._warned: set[str] = set()
 
-    def warnings(self, runs: Sequence[FileRun], sent: int, now: float) -> list[str]:
-        """A sentence for each session that will end before its file is there at the rate so far; `sent` bytes went out
-        in this run."""
+    def warnings(self, runs: Sequence[FileRun], meter: Meter, now: float) -> list[str]:
+        """A sentence for each session that will end before its file is there at the rate so far. `now` is in seconds
+        since the epoch."""
         ending = sorted((run for run in runs if _ends(run) is not None), key=lambda run: _ends(run) or 0.0)
-        told, ahead, rate = [], 0, sent / max(now - self.started, 0.001)
+        if not ending or meter.since is None or now <= meter.since:
+            return []
+        told, ahead, rate = [], 0, meter.bytes_sent / (now - meter.since)
         for run in ending:
             ends = _ends(run)
             assert ends is not None
             ahead += _missing(run)
-            measured = now - self.started >= min(_MEASURE, (ends - self.started) / 10)
+            measured = now - meter.since >= min(_MEASURE, (ends - meter.since) / 10)
             if rate > 0 and measured and now + ahead / rate > ends and run.session.id not in self._warned:
                 self._warned.add(run.session.id)
                 told.append(_too_slow(run, ahead, rate, ends - now))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ppcli.model import Part
 from ppcli.pipeline.idle import Idle
@@ -26,8 +26,12 @@ class Feed:
     There are as many places as `jobs`: a chunk has one from when it is taken until its confirmation is durable, so no
     more than `jobs` chunks are ever in flight, however many of them a quick worker has sent meanwhile."""
 
-    def __init__(self, files: Iterable[int], jobs: int, reserve_jobs: int) -> None:
+    def __init__(self, files: Iterable[int], jobs: int, reserve_jobs: int, chunks: Callable[[int], int]) -> None:
+        """`chunks` tells how many a file is planned to have."""
         self._pending = deque(files)
+        self._chunks = chunks
+        self._opening: dict[int, int] = {}
+        self._wanting = 0
         self._places = jobs
         self._reserve_jobs = reserve_jobs
         self._ahead = max(4, 2 * jobs)
@@ -62,6 +66,8 @@ class Feed:
                     self._reservers.wake()
                     if not work.run.dead:
                         work.run.users += 1
+                        if work.run.limits.sends is None and isinstance(work, Unit):
+                            self._want(work.run, -1)
                         self._places -= isinstance(work, Unit)
                         self._senders.wake()
                         return work
@@ -84,6 +90,8 @@ class Feed:
         """A file is open: `parts` want slots, `units` have one, its digest is wanted unless `hashed`."""
         with self._lock:
             self._runs[run.index] = run
+            self._wanting -= self._opening.pop(run.index, 0)
+            self._want(run, min(run.left, run.limits.sends or run.left))
             run.left += 0 if hashed else 1
             run.parts.extend(parts)
             if parts:
@@ -119,6 +127,8 @@ class Feed:
         """So many chunks are confirmed without being sent."""
         with self._lock:
             run.copied += chunks
+            if run.limits.sends is None:
+                self._want(run, -chunks)
             self._advance(run, chunks)
 
     def use(self, run: FileRun) -> None:
@@ -141,6 +151,7 @@ class Feed:
             if run.dead:
                 return False
             run.dead = True
+            self._want(run, -run.wanting)
             run.parts.clear()
             run.backlog.clear()
             return True
@@ -155,6 +166,7 @@ class Feed:
         """A file is closed. With `again` it is opened anew, before all others."""
         with self._lock:
             self._open -= 1
+            self._wanting -= self._opening.pop(index, 0)
             self._runs.pop(index, None)
             if again:
                 self._pending.appendleft(index)
@@ -182,12 +194,16 @@ class Feed:
             waiting.wake_all()
 
     def _may_reserve(self) -> bool:
-        """Is there work for the reserve stage? Files are opened once there is room for a whole batch."""
+        """Is there work for the reserve stage? Another file is opened only when those that are open will not keep the
+        senders busy: a session that was opened early and waits may end before its turn comes."""
         while self._unreserved and self._unreserved[0].dead:
             self._unreserved.popleft()
         if len(self._ready) >= self._ahead:
             return False
-        return bool(self._unreserved or (self._pending and self._open + self._files_a_batch() <= _OPEN_AT_ONCE))
+        if self._unreserved:
+            return True
+        room = self._wanting < self._ahead and self._open + self._files_a_batch() <= _OPEN_AT_ONCE
+        return bool(self._pending) and room
 
     def _may_send(self) -> bool:
         """Is there work for the upload stage? What is no chunk comes first in the queue, and needs no place."""
@@ -198,17 +214,30 @@ class Feed:
         return max(1, min(_FILES_A_BATCH, len(self._pending) // (2 * self._reserve_jobs)))
 
     def _some_files(self) -> OpenFiles:
-        files = tuple(self._pending.popleft() for _ in range(self._files_a_batch()))
+        files: list[int] = []
+        for _ in range(self._files_a_batch()):
+            if self._wanting >= self._ahead:
+                break
+            index = self._pending.popleft()
+            files.append(index)
+            self._opening[index] = self._chunks(index)
+            self._wanting += self._opening[index]
         self._open += len(files)
-        return OpenFiles(files)
+        return OpenFiles(tuple(files))
+
+    def _want(self, run: FileRun, chunks: int) -> None:
+        """So many chunks more (or less) of an open file are there to be sent."""
+        chunks = max(chunks, -run.wanting)
+        run.wanting += chunks
+        self._wanting += chunks
 
     def _some_parts(self) -> ReserveParts:
         run = self._unreserved.popleft()
         # A file that is sent strictly in order gets its slots in order as well: one batch.
         count = len(run.parts) if run.limits.sends == 1 else min(_PARTS_A_BATCH, self._ahead, len(run.parts))
         parts = tuple(run.parts.popleft() for _ in range(count))
-        if run.parts:
-            self._unreserved.append(run)
+        if run.parts:  # the file that is first is finished first
+            self._unreserved.appendleft(run)
         run.users += 1
         return ReserveParts(run, parts)
 

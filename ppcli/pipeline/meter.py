@@ -12,11 +12,13 @@ _WINDOW = 5.0
 
 
 class Meter:
-    """What went out in this run. Any thread adds, any thread reads."""
+    """What went out in this run. Any thread adds, any thread reads. `since` is when the first byte went, in seconds
+    since the epoch."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._history: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self.since: float | None = None
         self.bytes_sent = 0
         self.bytes_skipped = 0
         self.bytes_copied = 0
@@ -26,6 +28,7 @@ class Meter:
     def sent(self, count: int) -> None:
         """`count` source bytes went out, resends included."""
         with self._lock:
+            self.since = self.since or time.time()
             self.bytes_sent += count
 
     def chunk_sent(self) -> None:

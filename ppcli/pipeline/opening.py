@@ -9,7 +9,20 @@ from dataclasses import dataclass, replace
 from ppcli import planner, steps
 from ppcli.errors import SessionLost
 from ppcli.manifest import FileEntry
-from ppcli.model import Chunk, ChunkState, Evidence, FilePlan, Limits, Part, Receipt, Remote, Session, Slot, Survey
+from ppcli.model import (
+    Chunk,
+    ChunkState,
+    Evidence,
+    FilePlan,
+    Limits,
+    Part,
+    Receipt,
+    Remote,
+    Session,
+    Slot,
+    Survey,
+)
+from ppcli.pipeline import digesting
 from ppcli.pipeline.context import Context
 from ppcli.pipeline.expiry import starting_over
 from ppcli.pipeline.recorder import Ticket
@@ -36,12 +49,11 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open file: `parts` want slots, `units` have one; its session is durable once the ticket is redeemed."""
+    """An open file: `parts` want slots, `units` have one."""
 
     run: FileRun
     parts: Sequence[Part]
     units: Sequence[Unit]
-    ticket: Ticket
 
     @property
     def hashed(self) -> bool:
@@ -66,8 +78,9 @@ class Opener:
         self._immutable = immutable
         self._wanted = wanted_chunk_size
 
-    def prepare(self, index: int) -> Opening:
-        """Look at the source, plan it anew if it changed, and record the intent to open. Raises `SourceError`."""
+    def prepare(self, index: int) -> Opening | None:
+        """Look at the source, plan it anew if it changed, and record the intent to open. None for a file that turns
+        out to be there already. Raises `SourceError`."""
         context, entry = self._context, self._context.job.manifest.files[index]
         source = Source(context.path(entry))
         try:
@@ -79,12 +92,15 @@ class Opener:
             if entry.recheck:
                 self._compare(index, entry, source, limits)
             if limits.digest_first and entry.digest is None:
-                self._digest(index, entry, source)
+                digesting.know(context, index, entry, source)
+                if entry.session is None and digesting.there_already(context, index, entry, self._plan(index, entry)):
+                    source.close()
+                    return None
             base = (
                 context.call(Step.FIND, entry, None, lambda: context.target.find(entry.name)) if limits.adopts else None
             )
             old, plan = entry.session, self._plan(index, entry)
-            sums = context.hashes.chunks(source.path, source.fingerprint, entry.chunk_size)
+            sums = context.hashes.take_chunks(source.path, source.fingerprint, entry.chunk_size)
             intent = context.recorder.post(steps.Opening(index))
             return Opening(index, entry, source, limits, old, plan, base, sums, intent)
         except BaseException:  # also a signal: nothing may stay held or half made
@@ -95,13 +111,13 @@ class Opener:
         """Create or reattach the session, and see what is left to do."""
         try:
             session, survey = self._session(opening)
-            ticket = self._context.recorder.post(steps.Opened(opening.index, session))
+            self._context.recorder.post(steps.Opened(opening.index, session))
             run = self._run(opening, session)
             parts, units = self._sort(run, survey, opening.sums)
         except BaseException:  # also a signal: nothing may stay held or half made
             opening.source.close()
             raise
-        return Opened(run, parts, units, ticket)
+        return Opened(run, parts, units)
 
     def reserve(self, run: FileRun, parts: Sequence[Part]) -> None:
         """Get slots for `parts`, or keep what the target has of them already, and hand them to the upload stage."""
@@ -146,14 +162,6 @@ class Opener:
             again = "only what differs is sent" if limits.replan else "it is sent again"
             context.warn("source_changed", f"{entry.path} changed since it was planned; {again}.")
         context.recorder.post(steps.Replanned(index, entry.path, source.fingerprint, chunk_size)).wait()
-
-    def _digest(self, index: int, entry: FileEntry, source: Source) -> None:
-        """The digest of the whole source, which the target wants before it opens."""
-        hashes, post = self._context.hashes, self._context.recorder.post
-        digest = hashes.known(source.path, source.fingerprint)
-        if digest is None:
-            digest = hashes.of(source, entry.chunk_size, self._context.reading)
-        post(steps.Digested(index, digest)).wait()
 
     def _compare(self, index: int, entry: FileEntry, source: Source, limits: Limits) -> None:
         """Reset every chunk whose bytes are not those of the present source. Where the target was told the digest of
@@ -218,6 +226,7 @@ class Opener:
             left=len(opening.entry.chunks),
             resumed=False,
             opened=time.time() if opening.old is None else None,
+            sent=self._context.sent_before.get(opening.index, 0),
         )
 
     def _sort(self, run: FileRun, survey: Survey | None, sums: Digests | None) -> tuple[list[Part], list[Unit]]:
@@ -240,7 +249,7 @@ class Opener:
                 run.receipts[chunk.index] = _receipt(chunk)
                 run.left -= 1
                 run.resumed = True
-                self._context.meter.skipped(1, chunk.size)
+                self._context.skip(run, chunk.size)
         if gone:
             reason = "the target does not have them any more"
             self._context.recorder.post(steps.Reset(run.index, tuple(gone), reason)).wait()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ppcli import steps
-from ppcli.errors import Damaged, Integrity, Internal, PpcliError, SessionLost, local_error
+from ppcli.errors import Damaged, Integrity, Internal, Loss, PpcliError, SessionLost, local_error
 from ppcli.events import Event, Listener, UploadProgress
 from ppcli.halt import Halt, Stopped
 from ppcli.hashing import Hashes
@@ -77,7 +77,8 @@ class _Pipeline:
         self._halt = halt
         self._meter = Meter()
         self._shown: tuple[int, int] | None = None
-        self._feed = Feed(files, options.jobs, options.reserve_jobs)
+        entries = job.manifest.files
+        self._feed = Feed(files, options.jobs, options.reserve_jobs, lambda index: len(entries[index].chunks))
         self._recorder = Recorder(job, listener, halt, self._progress, self._feed.settled)
         retrier = Retrier(options.retries, Gate(), halt, lambda attempt: self._recorder.tell(retrying(job.id, attempt)))
         pace = Pace(options.limit_rate, options.jobs)
@@ -86,7 +87,7 @@ class _Pipeline:
         self._sender = Sender(self._context)
         self._threads: list[threading.Thread] = []
         self._foreseen = time.time()
-        self._forecast = Forecast(self._foreseen)
+        self._forecast = Forecast()
 
     def run(self) -> Outcome:
         self._recorder.start()
@@ -118,7 +119,7 @@ class _Pipeline:
         now = time.time()
         if now - self._foreseen >= 1.0:
             self._foreseen = now
-            for said in self._forecast.warnings(self._feed.open_runs(), self._meter.bytes_sent, now):
+            for said in self._forecast.warnings(self._feed.open_runs(), self._meter, now):
                 self._context.warn("session_expires", said)
 
     def _spawn(self, work: Callable[[], None]) -> None:
@@ -169,7 +170,11 @@ class _Pipeline:
         openings: list[Opening] = []
         for index in work.files:
             with self._unopened(index):
-                openings.append(self._opener.prepare(index))
+                opening = self._opener.prepare(index)
+                if opening is None:
+                    self._feed.ended(index, again=False)
+                else:
+                    openings.append(opening)
         opened: list[Opened] = []
         if self._intended(openings):
             for opening in openings:
@@ -259,12 +264,18 @@ class _Pipeline:
         run.source.close()
         if run.lost is not None:
             self._context.discard(run.session, run.plan)
+            if run.lost.loss is Loss.POISONED and run.limits.digest_first:  # or the digest was wrong: read it again
+                self._context.hashes.forget(run.source.path)
+                seen = run.source.fingerprint
+                self._recorder.post(steps.Replanned(run.index, run.entry.path, seen, run.plan.chunk_size))
             reset = self._recorder.post(steps.Reset(run.index, None, run.lost.cause, session_lost=True))
             with suppress(Stopped):
                 reset.wait()  # whoever opens the file next must not find the lost session in the manifest
         if run.lost is not None and run.again:
             there = sum(receipt.size for receipt in run.receipts if receipt is not None)
             self._context.warn("session_lost", starting_over(run.entry.name, run.lost, there))
+            self._meter.skipped(-run.skipped[0], -run.skipped[1])
+            self._context.sent_before[run.index] = run.sent
         self._feed.ended(run.index, again=run.again)
 
 

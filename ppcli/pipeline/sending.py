@@ -29,7 +29,7 @@ class Sender:
         assert receipt.evidence is not None
         if unit.receipt is not None:  # an earlier run sent it, and only its confirmation was missing
             run.resumed = True
-            context.meter.skipped(1, part.size)
+            context.skip(run, part.size)
         run.receipts[part.index] = receipt
         context.recorder.post(
             steps.Confirmed(run.index, part.index, receipt.slot, receipt.checksum, receipt.etag, receipt.evidence), unit

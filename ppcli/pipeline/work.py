@@ -17,7 +17,8 @@ from ppcli.source import Digests, Source
 class FileRun:
     """One open file of a run. `left` counts what is missing before it can be completed: chunks that are not confirmed,
     and its digest. `sent` counts bytes that went out, `copied` chunks that were adopted, `users` the workers that have
-    it in hand. The feed's lock guards `left`, `users`, `active` and `dead`. `lost` says why its session is gone,
+    it in hand, `wanting` the chunks that senders may still take. The feed's lock guards `left`, `users`, `active`,
+    `wanting` and `dead`. `skipped` (chunks, bytes) were there before this run. `lost` says why its session is gone,
     `again` that it gets another; `opened` is when it was asked for (seconds since the epoch), None for that of an
     earlier run."""
 
@@ -38,6 +39,8 @@ class FileRun:
     copied: int = 0
     users: int = 0
     active: int = 0
+    wanting: int = 0
+    skipped: tuple[int, int] = (0, 0)
     dead: bool = False
     lost: SessionLost | None = None
     again: bool = False

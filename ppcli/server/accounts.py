@@ -10,7 +10,7 @@ from ppcli import disk
 from ppcli.config import Dirs
 from ppcli.errors import NotFound, Usage, local_io
 from ppcli.events import TokenCreated, UserAdded
-from ppcli.server.database import DATABASE, Database
+from ppcli.server.database import DATABASE, Database, database_errors
 from ppcli.server.users import OWNER, Users
 
 
@@ -46,6 +46,7 @@ def _users(data: Path) -> Iterator[Users]:
         disk.make_dir(data)
     database = Database(data / DATABASE)
     try:
-        yield Users(database)
+        with database_errors(database.path):
+            yield Users(database)
     finally:
         database.close()

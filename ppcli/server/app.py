@@ -22,6 +22,7 @@ def create(depot: Depot) -> FastAPI:
         version=__version__,
         description="The PutPlace chunked upload API, with what it needs to resume and to read back.",
         generate_unique_id_function=_name,
+        redirect_slashes=False,  # or a Host header would say where tokens go next
     )
     for router in (users_router, uploads_router, files_router):
         app.include_router(router(depot))

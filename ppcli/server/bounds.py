@@ -9,11 +9,14 @@ import time
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ppcli.server.gate import send_problem
+from ppcli.server.gate import OPEN, send_problem
 from ppcli.server.limits import ServerLimits
 
 LEAST_RATE = 256
 """Bytes per second that a body must bring, counted over `body_timeout` seconds."""
+STRANGERS = 16 << 10
+"""Bytes that a body may have which needs no token; parsed JSON takes many times its length."""
+_DIGITS = 20
 _TOO_LONG = "The body must not be above {} bytes"
 _DRAIN_BYTES = 16 << 20
 _DRAIN_SECONDS = 5.0
@@ -22,7 +25,7 @@ _DRAIN_SECONDS = 5.0
 class Bounds:
     """ASGI middleware, inside of the gate: 413 for a body that is too long, 408 for one that stops coming.
 
-    A chunk may have `chunk_max` bytes, any other body `max_body`.
+    A chunk may have `chunk_max` bytes, what strangers may send `STRANGERS`, any other body `max_body`.
     """
 
     def __init__(self, app: ASGIApp, limits: ServerLimits) -> None:
@@ -34,8 +37,10 @@ class Bounds:
             await self._app(scope, receive, send)
             return
         most = self._limits.chunk_max if scope["method"] == "PUT" else self._limits.max_body
+        if scope["path"] in OPEN:
+            most = min(most, STRANGERS)
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if length.isdigit() and int(length) > most:
+        if length.isdigit() and (len(length) > _DIGITS or int(length) > most):
             await send_problem(send, 413, _TOO_LONG.format(most))
             return
         bounded = _BoundedBody(receive, most, self._limits.body_timeout)
@@ -51,19 +56,20 @@ class _BoundedBody:
         self._patience = patience
         self._got = 0
         self._due_bytes = patience * LEAST_RATE
-        self._since = 0.0
+        self._waited = 0.0  # for the client only: that this machine is slow is not the client's fault
         self._fresh = 0
         self._ended = False
 
     async def __call__(self) -> Message:
         if self._ended:
             return await self._receive()
-        self._since = self._since or time.monotonic()
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(self._since + self._patience - time.monotonic()):
+            async with asyncio.timeout(self._patience - self._waited):
                 message = await self._receive()
         except TimeoutError:
             raise HTTPException(408, "The body came too slowly") from None
+        self._waited += time.monotonic() - began
         if message["type"] != "http.request" or not message.get("more_body", False):
             self._ended = True
         size = len(message.get("body", b""))
@@ -72,7 +78,7 @@ class _BoundedBody:
         if self._got > self._most:
             raise HTTPException(413, _TOO_LONG.format(self._most))
         if self._fresh >= self._due_bytes:
-            self._since, self._fresh = time.monotonic(), 0
+            self._waited, self._fresh = 0.0, 0
         return message
 
 

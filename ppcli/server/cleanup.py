@@ -10,8 +10,8 @@ from ppcli.server.content import Files
 from ppcli.server.database import Database
 from ppcli.server.limits import ServerLimits
 from ppcli.server.live import LiveSessions
-from ppcli.server.sessions import load, moved, unfinished
-from ppcli.server.states import UNFINISHED, SessionState
+from ppcli.server.sessions import Sessions, load, moved, unfinished
+from ppcli.server.states import RECEIVING, UNFINISHED, SessionState
 
 REMEMBERED = 7 * 86400.0
 """Seconds for which an ended session is still known, so that its owner is told how it ended."""
@@ -25,10 +25,17 @@ class Cleanup:
     """`start` and `run` are called from one thread at a time."""
 
     def __init__(
-        self, database: Database, files: Files, completer: Completer, live: LiveSessions, limits: ServerLimits
+        self,
+        database: Database,
+        files: Files,
+        sessions: Sessions,
+        completer: Completer,
+        live: LiveSessions,
+        limits: ServerLimits,
     ) -> None:
         self._database = database
         self._files = files
+        self._sessions = sessions
         self._completer = completer
         self._live = live
         self._limits = limits
@@ -48,16 +55,23 @@ class Cleanup:
 
     def run(self) -> None:
         """One round."""
-        now = time.time()
+        now = self._sessions.clock.now()
         self._expire(now)
         self.remove_content()
-        self._database.write(lambda c: _forget(c, now))
+        self._database.write(lambda c: _forget(c, now), lazy=True)
+        for upload_id in self._live.idle():
+            if not self._unfinished(upload_id):
+                self._live.forget(upload_id)
 
     def _give_up_lost(self) -> None:
         """End sessions whose partial file somebody has removed: their owners are told 410 and begin anew."""
         for session in self._database.read(unfinished):
             placed = session.state is SessionState.ASSEMBLED and self._files.content(session.wanted.sha256).exists()
-            if not placed and not self._files.partial(session.id).exists():
+            if placed or self._files.partial(session.id).exists():
+                continue
+            if not session.uploaded and session.state in RECEIVING:  # its name was not durable yet, nor had it to be
+                self._files.create(session.id)
+            else:
                 self._database.write(lambda c, i=session.id: _lose(c, i))  # type: ignore[misc]
 
     def _unfinished(self, upload_id: str) -> bool:

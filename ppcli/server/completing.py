@@ -20,8 +20,9 @@ from ppcli.server.users import User
 class Completer:
     """Thread-safe; blocks as long as hashing takes.
 
-    The order: `completing` (no chunk changes any more) - verify - `assembled`, durable - rename - entry and
-    `completed`, durable. `recover` goes on after a kill; what was not yet `assembled` is `uploading` again.
+    The order: `completing` (no chunk changes any more; a power cut may forget it) - verify - `assembled`, durable -
+    rename - entry and `completed`, durable. `recover` goes on after a kill; what was not yet `assembled` is
+    `uploading` again.
     """
 
     def __init__(self, database: Database, files: Files, sessions: Sessions, live: LiveSessions) -> None:
@@ -49,7 +50,7 @@ class Completer:
                 return session
             if session.state is not SessionState.ASSEMBLED:
                 self._compare(upload_id, etags)
-                session = self._database.write(lambda c: _begin(c, upload_id))
+                session = self._database.write(lambda c: _begin(c, upload_id), lazy=True)
                 self._verify(live, session)
             done = self._place(session)
         self._live.forget(upload_id)
@@ -76,6 +77,8 @@ class Completer:
     def _verify(self, live: Live, session: Session) -> None:
         """Hash what is not hashed yet; a wrong digest leaves the session open, so that chunks can be replaced."""
         try:
+            if not session.uploaded:  # an empty file without chunks, which nothing has made durable
+                self._files.sync(session.id, name=True)
             digest = live.frontier.finish(session.wanted.file_size)
             if digest != session.wanted.sha256:
                 raise Refused(400, f"SHA256 mismatch: expected {session.wanted.sha256}, got {digest}")
@@ -85,7 +88,7 @@ class Completer:
             raise
 
     def _back(self, session: Session) -> None:
-        self._database.write(lambda c: moved(c, session.id, SessionState.UPLOADING))
+        self._database.write(lambda c: moved(c, session.id, SessionState.UPLOADING), lazy=True)
 
     def _place(self, session: Session) -> Session:
         with self.placing:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from ppcli import disk
@@ -36,9 +36,18 @@ class Files:
         return self._content / sha256[:2] / sha256
 
     def create(self, upload_id: str) -> None:
-        """Make an empty partial file, durably."""
+        """Make an empty partial file. Its name is durable from the first `sync` on."""
         os.close(disk.open_private(self.partial(upload_id), os.O_RDWR | os.O_EXCL))
-        disk.fsync_dir(self._partial)
+
+    def sync(self, upload_id: str, *, name: bool) -> None:
+        """Make what was written to a partial file durable, with `name` its name, too."""
+        fd = os.open(self.partial(upload_id), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            disk.fsync(fd)
+        finally:
+            os.close(fd)
+        if name:
+            disk.fsync_dir(self._partial)
 
     def spool(self, upload_id: str) -> Path:
         """A new path for bytes that may not go to their place yet."""
@@ -49,16 +58,17 @@ class Files:
         self.partial(upload_id).unlink(missing_ok=True)
 
     def place(self, upload_id: str, sha256: str) -> None:
-        """Turn a partial file into content. When that content is there already, or this was done before, the partial
-        file goes."""
+        """Turn a partial file into content, durably. That content may be there already: what was verified last is
+        kept, since the other may have been damaged. Once more is fine. That the old name is gone need not be durable:
+        no session is unfinished that has it."""
         content = self.content(sha256)
-        if content.exists():
-            self.drop(upload_id)
-            return
         disk.make_dir(content.parent)
-        os.replace(self.partial(upload_id), content)
+        try:
+            os.replace(self.partial(upload_id), content)
+        except FileNotFoundError:
+            if not content.exists():
+                raise
         disk.fsync_dir(content.parent)
-        disk.fsync_dir(self._partial)
 
     def remove(self, sha256: str) -> None:
         self.content(sha256).unlink(missing_ok=True)
@@ -78,19 +88,6 @@ class Files:
         """Bytes that the server may still write."""
         state = os.statvfs(self._partial)
         return state.f_bavail * state.f_frsize
-
-
-def write_pieces(fd: int, pieces: Sequence[bytes], offset: int) -> None:
-    """Write pieces one after the other at `offset`, in as few calls as the system allows."""
-    left = [memoryview(piece) for piece in pieces if piece]
-    while left:
-        done = os.pwritev(fd, left[:512], offset)
-        offset += done
-        while left and done >= len(left[0]):
-            done -= len(left[0])
-            left.pop(0)
-        if done:
-            left[0] = left[0][done:]
 
 
 def read_range(fd: int, start: int, end: int) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""SQLite: what the server knows. One thread writes, in groups; a commit is durable when it returns."""
+"""SQLite: what the server knows. One thread writes, in groups; a commit is durable when it returns, unless lazy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ppcli import disk
-from ppcli.errors import Corrupt, local_error
+from ppcli.errors import Busy, Corrupt, Local, PpcliError, local_error
 
 T = TypeVar("T")
 
@@ -24,6 +25,10 @@ _GROUP = 64
 _VERSION = 1
 _PATIENCE = 30.0
 """Seconds that another process (`--new-token`) may hold the write lock."""
+_MACHINE = {
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}  # fmt: skip
 
 _SCHEMA = """
 CREATE TABLE users (
@@ -57,27 +62,28 @@ CREATE INDEX entries_newest ON entries (user_id, status, changed_at DESC, id DES
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Write:
+    change: Callable[[sqlite3.Connection], Any]
+    lazy: bool
+    future: Future[Any] = field(default_factory=Future)
+
+
 class Database:
     """Reads run side by side in the caller's thread; writes run one after the other in a thread of their own."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
+        self._syncs = True
+        self._closing = threading.Lock()
+        self._closed = False
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
-        self._waiting: queue.SimpleQueue[tuple[Callable[[sqlite3.Connection], Any], Future[Any]] | None] = (
-            queue.SimpleQueue()
-        )
-        try:
+        self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        with database_errors(path):
             for suffix in ("", "-wal", "-shm"):  # SQLite would make them with the umask
                 os.close(disk.open_private(path.with_name(path.name + suffix), os.O_RDWR))
             self._connection = self._open()
             self._prepare()
-        except OSError as error:
-            raise local_error(error, f"open {path}") from error
-        except sqlite3.DatabaseError as error:
-            raise Corrupt(
-                f"The server's database {path} cannot be used: {error}.",
-                hint="Restore it from a backup, or choose another --data.",
-            ) from error
         self._writer = threading.Thread(target=self._write_groups, name="database", daemon=True)
         self._writer.start()
 
@@ -92,18 +98,27 @@ class Database:
         finally:
             self._readers.put(connection)
 
-    def submit(self, change: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Run `change` in a transaction. The future is done when it is durable, or has its error and had no effect."""
-        future: Future[T] = Future()
-        self._waiting.put((change, future))
-        return future
+    def submit(self, change: Callable[[sqlite3.Connection], T], *, lazy: bool = False) -> Future[T]:
+        """Run `change` in a transaction. The future is done when it is durable, or has its error and had no effect.
 
-    def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
-        return self.submit(change).result()
+        `lazy`: done when it is committed. It survives the process at once, a power cut from the next write on that is
+        not lazy: no later change is ever kept without it.
+        """
+        write = _Write(change, lazy)
+        with self._closing:
+            if self._closed:
+                raise sqlite3.ProgrammingError("The database is closed")
+            self._waiting.put(write)
+        return write.future
+
+    def write(self, change: Callable[[sqlite3.Connection], T], *, lazy: bool = False) -> T:
+        return self.submit(change, lazy=lazy).result()
 
     def close(self) -> None:
         """Finish the writes that wait, then close. Idempotent."""
-        self._waiting.put(None)
+        with self._closing:
+            self._closed = True
+            self._waiting.put(None)
         self._writer.join()
         with contextlib.suppress(queue.Empty):
             while True:
@@ -111,7 +126,7 @@ class Database:
         self._connection.close()
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -143,22 +158,63 @@ class Database:
             if ended:
                 return
 
-    def _write(self, group: list[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]]) -> None:
+    def _write(self, group: list[_Write]) -> None:
+        """Every future of the group gets its result or an error, whatever happens: somebody waits for each."""
+        group = [write for write in group if write.future.set_running_or_notify_cancel()]
         results: list[tuple[Future[Any], Any]] = []
         try:
+            self._sync_commits(not all(write.lazy for write in group))
             with _transaction(self._connection):
-                for change, future in group:
+                for write in group:
                     try:
                         with _savepoint(self._connection):
-                            results.append((future, change(self._connection)))
+                            results.append((write.future, write.change(self._connection)))
                     except Exception as error:
-                        future.set_exception(error)
-        except Exception as error:  # nothing of the group is durable
-            for future, _ in results:
-                future.set_exception(error)
+                        if not self._connection.in_transaction:  # a full disk has rolled all of it back
+                            raise
+                        write.future.set_exception(error)
+        except BaseException as error:  # nothing of the group is durable
+            for write in group:
+                if not write.future.done():
+                    write.future.set_exception(error)
             return
         for future, result in results:
             future.set_result(result)
+
+    def _sync_commits(self, wanted: bool) -> None:
+        """Whether the next commit syncs the log; one that does syncs all that was committed before, too."""
+        if wanted != self._syncs:
+            self._connection.execute(f"PRAGMA synchronous={'FULL' if wanted else 'NORMAL'}")
+            self._syncs = wanted
+
+
+@contextmanager
+def database_errors(path: Path) -> Iterator[None]:
+    """What goes wrong with the database at `path` as an error of ours: `Busy`, `Local` or `Corrupt`."""
+    try:
+        yield
+    except OSError as error:
+        raise local_error(error, f"open {path}") from error
+    except sqlite3.Error as error:
+        raise _told(error, path) from error
+
+
+def _told(error: sqlite3.Error, path: Path) -> PpcliError:
+    what = f"The server's database {path} cannot be used: {error}."
+    code = error_code(error)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return Busy(what, hint="Try again when the other process has ended.", reason="locked")
+    if code in _MACHINE:
+        full, read_only = code == sqlite3.SQLITE_FULL, code == sqlite3.SQLITE_READONLY
+        reason = "disk_full" if full else "read_only" if read_only else None
+        return Local(what, hint="Check the disk, or choose another --data.", reason=reason)
+    return Corrupt(what, hint="Restore it from a backup, or choose another --data.")
+
+
+def error_code(error: sqlite3.Error) -> int | None:
+    """The primary code that SQLite gave; None where it was none of its own."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +14,19 @@ from ppcli.lock import Lock
 from ppcli.server.cleanup import Cleanup
 from ppcli.server.completing import Completer
 from ppcli.server.content import Files
-from ppcli.server.database import DATABASE, Database
+from ppcli.server.database import DATABASE, Database, database_errors
 from ppcli.server.entries import Entries
 from ppcli.server.limits import ServerLimits
 from ppcli.server.live import LiveSessions
 from ppcli.server.receiving import Receiver
 from ppcli.server.sessions import Sessions
-from ppcli.server.users import Users
+from ppcli.server.users import LOGINS, Users
 
 _WORKERS = 16
-"""Threads that hash and write chunks, and wait for the disk; two are busy for each core, the others wait."""
+"""Threads that wait for the disk."""
+_TAKERS = max(2, os.cpu_count() or 2)
+"""Threads that hash and write chunks. More would only take the processor from the hash of the whole file, which is
+behind as soon as it gets less of it than they."""
 _HASHERS = 2
 _COMPLETIONS = 8
 """Uploads that are completed at the same time; the next wait, while everything else is served."""
@@ -46,20 +50,22 @@ class Depot:
             self._lock.release()
             raise
         self.workers = ThreadPoolExecutor(_WORKERS, "chunks")
+        self._takers = ThreadPoolExecutor(_TAKERS, "take")
         self.completions = ThreadPoolExecutor(_COMPLETIONS, "complete")
+        self.logins = ThreadPoolExecutor(LOGINS, "logins")
         self._hashers = ThreadPoolExecutor(_HASHERS, "frontier")
         self.users = Users(self.database)
         self.entries = Entries(self.database)
         self.sessions = Sessions(self.database, self.files, limits)
         live = LiveSessions(self.files, self._hashers, self.stopped)
         self.live = live
-        self.receiver = Receiver(self.database, self.files, self.sessions, live, self.workers)
+        self.receiver = Receiver(self.database, self.files, self.sessions, live, self.workers, self._takers)
         self.completer = Completer(self.database, self.files, self.sessions, live)
-        self.cleanup = Cleanup(self.database, self.files, self.completer, live, limits)
+        self.cleanup = Cleanup(self.database, self.files, self.sessions, self.completer, live, limits)
 
     def start_cleaning(self, failed: Callable[[Exception], None]) -> None:
         """Clean up now, and then again and again until `stopped`. A round that fails is told and tried again."""
-        with local_io("clean up the data dir"):
+        with database_errors(self.database.path), local_io("clean up the data dir"):
             self.cleanup.start()
 
         def rounds() -> None:
@@ -77,8 +83,10 @@ class Depot:
         self.stopped.set()
         if hasattr(self, "_cleaning"):
             self._cleaning.join()
+        self.logins.shutdown(cancel_futures=True)
         self.completions.shutdown()
         self._hashers.shutdown()
+        self._takers.shutdown()
         self.workers.shutdown()
         self.database.close()
         self._lock.release()

@@ -8,8 +8,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ppcli.server.content import read_range
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 
 class Frontier:
@@ -31,11 +35,16 @@ class Frontier:
         self._running = False
         self._useless = False
 
-    def add(self, chunk: int, start: int, end: int) -> None:
-        """A chunk is stored."""
+    def add(self, chunk: int, start: int, end: int, hashed: Hash | None = None) -> None:
+        """A chunk is stored. `hashed`: all of it and nothing else, which for the first chunk is where to go on from."""
         with self._changed:
-            self._ready[chunk] = (start, end)
-            if not self._running and not self._useless and self._next in self._ready:
+            if self._useless:
+                return
+            if chunk == self._next == 0 and not self._running and hashed is not None:
+                self._hash, self._at, self._next = hashed.copy(), end, 1
+            else:
+                self._ready[chunk] = (start, end)
+            if not self._running and self._next in self._ready:
                 self._running = True
                 self._executor.submit(self._run)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import sqlite3
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -27,7 +29,12 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in OPEN:
-            user = await self._user(scope)
+            try:
+                user = await self._user(scope)
+            except (sqlite3.Error, OSError) as error:
+                logging.getLogger("ppcli.server").error("who is asking: %s", error)
+                await send_problem(send, 503, "The server cannot read its users now", {"retry-after": "5"})
+                return
             if user is None:
                 headers = {"www-authenticate": "Bearer"}
                 await send_problem(send, 401, "Not authenticated: a valid token is needed", headers)

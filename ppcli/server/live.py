@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 
-from ppcli import disk
 from ppcli.groupsync import GroupSync
 from ppcli.server.content import Files
 from ppcli.server.frontier import Frontier
@@ -33,13 +31,18 @@ class Region:
 
 
 class Live:
-    """One session. `putting` counts the requests that send chunks; a session that has some is not cleaned up."""
+    """One session. `putting` counts the requests that send chunks; a session that has some is not cleaned up.
+    `asking` is held by the one request for complete that occupies a thread."""
 
     def __init__(self, upload_id: str, files: Files, hashers: Executor, stopped: threading.Event) -> None:
         self.path = files.partial(upload_id)
+        self.asking = asyncio.Lock()
         self.frontier = Frontier(self.path, hashers, stopped.is_set)
         self.completing = threading.Lock()
         self.putting = 0
+        self._id = upload_id
+        self._files = files
+        self._named = False
         self._regions: dict[int, Region] = {}
         self._sync = GroupSync(self._fsync)
 
@@ -66,11 +69,8 @@ class Live:
                 del self._regions[chunk]
 
     def _fsync(self) -> None:
-        fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            disk.fsync(fd)
-        finally:
-            os.close(fd)
+        self._files.sync(self._id, name=not self._named)
+        self._named = True
 
 
 class LiveSessions:
@@ -93,6 +93,11 @@ class LiveSessions:
     def forget(self, upload_id: str) -> None:
         with self._guard:
             self._sessions.pop(upload_id, None)
+
+    def idle(self) -> list[str]:
+        """The sessions to which no chunk is on its way."""
+        with self._guard:
+            return [upload_id for upload_id, live in self._sessions.items() if not live.putting]
 
     def busy(self, upload_id: str) -> bool:
         with self._guard:

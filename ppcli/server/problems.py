@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from ppcli.server.database import error_code
 from ppcli.server.models import Problem
 from ppcli.server.refusal import Refused
 
@@ -48,7 +49,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _unfit)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OSError, _failed)
-    app.add_exception_handler(sqlite3.OperationalError, _failed)
+    app.add_exception_handler(sqlite3.Error, _failed)
     app.add_exception_handler(Exception, _bug)
 
 
@@ -78,14 +79,14 @@ def _http(_request: Request, error: Exception) -> JSONResponse:
 
 def _failed(request: Request, error: Exception) -> JSONResponse:
     """This machine's trouble. Whoever asks is told what kind, and no path."""
-    full = isinstance(error, OSError) and error.errno in _FULL
-    if isinstance(error, sqlite3.OperationalError):
-        full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
-    logging.getLogger("ppcli.server").error("%s %s: %s", request.method, request.url.path, error)
-    if full:
+    code = error_code(error) if isinstance(error, sqlite3.Error) else None
+    logging.getLogger("ppcli.server").error("%s %s: %s", request.method, ascii(request.scope["path"]), error)
+    if code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno in _FULL):
         return _reply(507, "There is no space left on the server")
-    if isinstance(error, InterruptedError):
+    if isinstance(error, (InterruptedError, sqlite3.ProgrammingError)):
         return _reply(503, "The server stops, ask again later", {"Retry-After": "5"})
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return _reply(503, "The server waits for its database, ask again", {"Retry-After": "5"})
     return _reply(500, "The server could not read or write its data")
 
 

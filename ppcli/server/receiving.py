@@ -7,14 +7,15 @@ import contextlib
 import hashlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from ppcli import disk
-from ppcli.server.content import Files, read_range, write_pieces
+from ppcli.server.content import Files, read_range
 from ppcli.server.database import Database
 from ppcli.server.live import Live, LiveSessions, Region
 from ppcli.server.refusal import Refused, Unwanted
@@ -23,7 +24,7 @@ from ppcli.server.sessions import Session, Sessions, StoredChunk
 T = TypeVar("T")
 
 BATCH = 1 << 20
-"""Bytes that are collected before a worker thread hashes and writes them. A request holds two batches at most."""
+"""Bytes that are collected before a thread hashes and writes them. A request holds two batches at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +37,23 @@ class Received:
 
 
 class Receiver:
-    """Takes chunks in. Called on the event loop; everything that blocks runs in `workers`."""
+    """Takes chunks in. Called on the event loop; what takes the processor runs in `takers`, what waits in `workers`."""
 
     def __init__(
-        self, database: Database, files: Files, sessions: Sessions, live: LiveSessions, workers: Executor
+        self,
+        database: Database,
+        files: Files,
+        sessions: Sessions,
+        live: LiveSessions,
+        workers: Executor,
+        takers: Executor,
     ) -> None:
         self._database = database
         self._files = files
         self._sessions = sessions
         self._live = live
         self._workers = workers
+        self._takers = takers
 
     async def receive(self, session: Session, chunk: int, body: AsyncIterator[bytes]) -> Received:
         """Store one chunk from `body`, whose length must be exactly right.
@@ -87,16 +95,16 @@ class Receiver:
                 if collected >= BATCH:
                     if writing is not None:
                         await writing
-                    writing = self._run(incoming.take, pieces)
+                    writing = self._give(incoming, pieces)
                     pieces, collected = [], 0
             if total < incoming.size:
                 raise Unwanted(incoming.chunk, incoming.size, str(total))
         finally:
             if writing is not None:
-                await asyncio.wait([writing])  # the file stays open until it is done
+                await asyncio.wait([writing])  # or its error would be nobody's
         if writing is not None:
             await writing
-        await self._run(incoming.take, pieces)
+        await self._give(incoming, pieces)
 
     async def _finish(self, incoming: _Incoming) -> Received:
         """Make the chunk count. The caller holds `finishing`, so `region.etag` is what the database says."""
@@ -111,7 +119,7 @@ class Receiver:
         stored = StoredChunk(incoming.chunk, etag, incoming.size)
         session = await self._commit(lambda c: self._sessions.store_chunk(c, incoming.session.id, stored))
         region.etag = etag
-        incoming.live.frontier.add(incoming.chunk, incoming.start, incoming.start + incoming.size)
+        incoming.live.frontier.add(incoming.chunk, incoming.start, incoming.start + incoming.size, incoming.hash)
         return Received(etag, incoming.size, session)
 
     async def _forget(self, incoming: _Incoming) -> None:
@@ -119,6 +127,9 @@ class Receiver:
         await self._commit(lambda c: self._sessions.forget_chunk(c, incoming.session.id, incoming.chunk))
         incoming.region.etag = None
         incoming.live.frontier.forget(incoming.chunk)
+
+    def _give(self, incoming: _Incoming, pieces: list[bytes]) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().run_in_executor(self._takers, incoming.take, pieces)
 
     async def _commit(self, change: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._database.submit(change))
@@ -128,7 +139,8 @@ class Receiver:
 
 
 class _Incoming:
-    """The bytes of one request. Its methods run in worker threads, one at a time."""
+    """The bytes of one request. Its methods run in other threads, one at a time: a request that is cancelled leaves one
+    running, which must not find its file closed, and the number given to another file."""
 
     def __init__(self, live: Live, region: Region, session: Session, chunk: int, spool: Path | None) -> None:
         assert session.wanted.chunk_size is not None
@@ -141,31 +153,44 @@ class _Incoming:
         self._spool = spool
         self._seen = region.etag
         self._sync = live.sync
-        self._hash = hashlib.sha256()
+        self.hash = hashlib.sha256()
         self._taken = 0
         self._fd = -1
+        self._using = threading.Lock()
+        self._closed = False
 
     @property
     def etag(self) -> str:
         """The hex SHA-256 of what has been taken."""
-        return self._hash.hexdigest()
+        return self.hash.hexdigest()
+
+    @contextlib.contextmanager
+    def _open_file(self) -> Iterator[None]:
+        with self._using:
+            if self._closed:
+                raise InterruptedError("the request has ended")
+            yield
 
     def open(self) -> None:
-        if self._spool is not None:
-            self._fd = disk.open_private(self._spool, os.O_RDWR)
-        else:
-            self._fd = os.open(self.live.path, os.O_RDWR | os.O_CLOEXEC)
+        with self._open_file():
+            if self._spool is not None:
+                self._fd = disk.open_private(self._spool, os.O_RDWR)
+            else:
+                self._fd = os.open(self.live.path, os.O_RDWR | os.O_CLOEXEC)
 
-    def take(self, pieces: Sequence[bytes]) -> None:
-        for piece in pieces:
-            self._hash.update(piece)
-        if self._spool is not None:
-            write_pieces(self._fd, pieces, self._taken)
-        else:
-            with self.region.guard:
-                if self.region.owner is self:
-                    write_pieces(self._fd, pieces, self.start + self._taken)
-        self._taken += sum(map(len, pieces))
+    def take(self, pieces: list[bytes]) -> None:
+        """The pieces become one: each call that gives up the interpreter lock has to queue for it afterwards."""
+        batch = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        with self._open_file():
+            self.hash.update(batch)
+            if self._spool is not None:
+                disk.write_all(self._fd, batch, self._taken)
+            else:
+                with self.region.guard:
+                    if self.region.owner is self:
+                        disk.write_all(self._fd, batch, self.start + self._taken)
+            self._taken += len(batch)
 
     @property
     def overtaken(self) -> bool:
@@ -175,8 +200,9 @@ class _Incoming:
 
     def settle(self) -> None:
         """Have the bytes durable at their place."""
-        if self._spool is not None:
-            self._copy()
+        with self._open_file():
+            if self._spool is not None:
+                self._copy()
         self._sync.wait()
 
     def _copy(self) -> None:
@@ -187,19 +213,21 @@ class _Incoming:
             try:
                 at = self.start
                 for piece in read_range(self._fd, 0, self.size):
-                    write_pieces(fd, [piece], at)
+                    disk.write_all(fd, piece, at)
                     at += len(piece)
             finally:
                 os.close(fd)
 
     def close(self) -> None:
         """Give up the place and the file. Idempotent."""
-        with self.region.guard:
-            if self.region.owner is self:
-                self.region.owner = None
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        with self._using:
+            self._closed = True
+            with self.region.guard:
+                if self.region.owner is self:
+                    self.region.owner = None
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
         if self._spool is not None:
             with contextlib.suppress(OSError):
                 self._spool.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.exceptions import HTTPException
 
 from ppcli.server.depot import Depot
 from ppcli.server.entries import Deletion
@@ -33,11 +34,10 @@ from ppcli.server.users import User
 _PIECE = 1 << 20
 _MOST = 1000
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_CONTENT = problems(404) | {
+_CONTENT = problems(404, 416) | {
     200: {"content": _BINARY, "description": "All of it"},
     206: {"content": _BINARY, "description": "The range that was asked for"},
     304: {"description": "Not modified"},
-    416: {"description": "The range begins after the end"},
 }
 
 
@@ -157,7 +157,8 @@ async def _content(depot: Depot, user: User, sha256: str, request: Request) -> R
     try:
         span = parse_range(wanted, size)
     except Unsatisfiable:
-        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
+        headers["Content-Range"] = f"bytes */{size}"
+        raise HTTPException(416, f"The content has {size} bytes", headers) from None
     start, end = span or (0, size)
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"

@@ -67,8 +67,10 @@ def uploads_router(depot: Depot) -> APIRouter:
     async def complete(upload_id: UploadId, body: CompleteRequest, user: Caller) -> CompleteReply:
         """Verify the whole file and store it. Once more gives the same reply. `parts` may be empty."""
         etags = {part.chunk_num: part.etag for part in body.parts}
+        await asyncio.to_thread(depot.sessions.get, user, upload_id)  # nothing is held for what is not there
         loop = asyncio.get_running_loop()
-        session = await loop.run_in_executor(depot.completions, depot.completer.complete, user, upload_id, etags)
+        async with depot.live.get(upload_id).asking:  # impatient clients must not take all threads with one file
+            session = await loop.run_in_executor(depot.completions, depot.completer.complete, user, upload_id, etags)
         return CompleteReply(
             file_id=str(session.file_id),
             sha256=session.wanted.sha256,

@@ -22,13 +22,15 @@ import uvicorn
 
 from ppcli import __version__, disk
 from ppcli.config import Dirs
-from ppcli.errors import Local, Usage
+from ppcli.errors import Local, Usage, local_io
 from ppcli.events import Listener, Serving, TokenCreated, WarningRaised
 from ppcli.server.accounts import data_dir
 from ppcli.server.app import create
+from ppcli.server.database import database_errors
 from ppcli.server.depot import Depot
 from ppcli.server.first_start import make_owner
 from ppcli.server.limits import load_limits
+from ppcli.server.protocol import bounded
 
 _LAST_REQUESTS = 5
 """Seconds that requests in flight get after a stop signal."""
@@ -63,8 +65,9 @@ def serve(request: ServeRequest, dirs: Dirs, listener: Listener) -> None:
     _check(request)
     data = data_dir(request.data, dirs)
     depot = Depot(data, load_limits(dirs.config))
-    handlers = _log_to(data / _LOG, request)
+    handlers: list[logging.Handler] = []
     try:
+        handlers += _log_to(data / _LOG, request)
         with _bound(request) as listening:
             depot.start_cleaning(lambda error: logging.getLogger("ppcli.server").error("clean-up: %s", error))
             host, port = listening.getsockname()[:2]
@@ -139,7 +142,8 @@ def _bound(request: ServeRequest) -> Iterator[socket.socket]:
 
 def _introduce(depot: Depot, dirs: Dirs, url: str, listener: Listener) -> None:
     """On the first start: a user, and a token that a client here can use at once."""
-    made = make_owner(depot.users, dirs.config, url)
+    with database_errors(depot.database.path):
+        made = make_owner(depot.users, dirs.config, url)
     if made is None:
         return
     listener.hear(
@@ -152,6 +156,7 @@ def _introduce(depot: Depot, dirs: Dirs, url: str, listener: Listener) -> None:
 def _run(request: ServeRequest, depot: Depot, listening: socket.socket, listens: Callable[[], None]) -> None:
     config = uvicorn.Config(
         create(depot),
+        http=bounded(depot.limits.body_timeout),
         log_config=None,
         access_log=request.verbose,
         server_header=False,
@@ -212,7 +217,8 @@ class _PrivateFile(RotatingFileHandler):
 
 def _log_to(path: Path, request: ServeRequest) -> list[logging.Handler]:
     """Warnings and errors go to a file in the data dir and to stderr; with -v requests too."""
-    handlers: list[logging.Handler] = [_PrivateFile(path, maxBytes=_LOG_SIZE, backupCount=1)]
+    with local_io(f"write {path}"):
+        handlers: list[logging.Handler] = [_PrivateFile(path, maxBytes=_LOG_SIZE, backupCount=1)]
     if request.verbose or not request.quiet_stderr:
         handlers.append(logging.StreamHandler())
     root: Any = logging.getLogger()

@@ -8,12 +8,13 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from ppcli.server.clock import Clock
 from ppcli.server.content import Files
 from ppcli.server.database import Database
 from ppcli.server.limits import ServerLimits
 from ppcli.server.plan import Wanted, check_plan, implied_chunk_size
 from ppcli.server.refusal import Refused
-from ppcli.server.states import FINAL, RECEIVING, UNFINISHED, SessionState, check, check_receiving
+from ppcli.server.states import BEING_COMPLETED, FINAL, RECEIVING, UNFINISHED, SessionState, check, check_receiving
 from ppcli.server.users import User
 
 
@@ -48,24 +49,26 @@ class StoredChunk:
 
 
 class Sessions:
-    """Thread-safe; every method but `store_chunk` and `forget_chunk` blocks until its change is durable."""
+    """Thread-safe. `store_chunk` and `forget_chunk` are for whoever writes to the database, the others block. A new
+    session is durable with its first chunk: what a power cut forgets before that is begun anew."""
 
     def __init__(self, database: Database, files: Files, limits: ServerLimits) -> None:
         self._database = database
         self._files = files
         self._limits = limits
+        self.clock = Clock(self._shift)
 
     def initiate(self, user: User, wanted: Wanted) -> Session:
         """Open a session. Raises `Refused` 413, 422, 429 or 507."""
         check_plan(wanted, self._limits)
         if wanted.file_size > self._files.free():
             raise Refused(507, "There is not enough space left for this file")
-        now = time.time()
+        now = self.clock.now()
         state = SessionState.INITIATED
         session = Session(str(uuid.uuid4()), user.id, wanted, state, 0, now + self._limits.session_lifetime, None)
         self._files.create(session.id)
         try:
-            self._database.write(lambda connection: self._insert(connection, session, now))
+            self._database.write(lambda connection: self._insert(connection, session, now), lazy=True)
         except BaseException:
             self._files.drop(session.id)
             raise
@@ -73,6 +76,7 @@ class Sessions:
 
     def get(self, user: User, upload_id: str) -> Session:
         """A session of this user. Raises `Refused` 404 or 403."""
+        self.clock.now()
         session = self._database.read(lambda connection: load(connection, upload_id))
         if session is None:
             raise Refused(404, "Upload session not found")
@@ -147,15 +151,28 @@ class Sessions:
         before = self.get(user, upload_id)
         if before.state in (SessionState.ABORTED, SessionState.EXPIRED):
             return before
-        before = self._database.write(lambda c: moved(c, upload_id, SessionState.ABORTED))
-        self._database.write(lambda c: c.execute("DELETE FROM chunks WHERE session = ?", (upload_id,)))
+        before = self._database.write(lambda c: _aborted(c, upload_id))
         self._files.drop(upload_id)
         return before
+
+    def _shift(self, seconds: float) -> None:
+        """The clock was set: what ends at a time ends that much later, or earlier."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                f"UPDATE sessions SET expires_at = expires_at + ? WHERE state IN {_sql(UNFINISHED)}", (seconds,)
+            )
+            connection.execute(
+                "UPDATE contents SET unnamed_since = unnamed_since + ? WHERE unnamed_since IS NOT NULL", (seconds,)
+            )
+
+        self._database.write(change)
 
     def _insert(self, connection: sqlite3.Connection, session: Session, now: float) -> None:
         open_now = connection.execute(
             f"SELECT count(*), coalesce(sum(file_size), 0), min(expires_at) FROM sessions"
-            f" WHERE user_id = ? AND state IN {_sql(UNFINISHED)} AND expires_at > ?",
+            f" WHERE user_id = ? AND (state IN {_sql(BEING_COMPLETED)}"
+            f" OR state IN {_sql(RECEIVING)} AND expires_at > ?)",
             (session.user_id, now),
         ).fetchone()
         if open_now[0] >= self._limits.sessions_per_user:
@@ -206,6 +223,12 @@ def moved(connection: sqlite3.Connection, upload_id: str, new: SessionState) -> 
         ended = time.time() if new in FINAL else None
         connection.execute("UPDATE sessions SET state = ?, ended_at = ? WHERE id = ?", (new, ended, upload_id))
     return session
+
+
+def _aborted(connection: sqlite3.Connection, upload_id: str) -> Session:
+    before = moved(connection, upload_id, SessionState.ABORTED)
+    connection.execute("DELETE FROM chunks WHERE session = ?", (upload_id,))
+    return before
 
 
 def _receiving(connection: sqlite3.Connection, upload_id: str) -> Session:

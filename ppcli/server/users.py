@@ -23,6 +23,8 @@ ATTEMPTS = 5
 LOCKOUT = 900.0
 """After so many wrong passwords for one e-mail in a row, the next are not looked at for so many seconds."""
 _N, _R, _P = 1 << 14, 8, 1  # 16 MiB and about 50 ms for one password
+LOGINS = 2
+"""Passwords that are hashed at the same time."""
 _TRUSTED = 10.0
 """Seconds that a token is believed without asking the database again."""
 _REMEMBERED = 4096
@@ -40,11 +42,12 @@ class Users:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._cache: dict[bytes, tuple[User, float]] = {}
-        self._hashing = threading.BoundedSemaphore(2)  # or many logins at once would take all memory
+        self._cache: dict[bytes, tuple[User, float, float]] = {}
+        self._hashing = threading.BoundedSemaphore(LOGINS)  # or many logins at once would take all memory
 
     def add(self, email: str, password: str | None) -> User:
-        """Make a user, or change the password of one that is there."""
+        """Make a user, or change the password of one that is there: then logins with the old one are over, and wrong
+        guesses are forgotten."""
         address = _address(email)
         hashed = None if password is None else self._hash(password)
 
@@ -54,6 +57,7 @@ class Users:
                 " ON CONFLICT (email) DO UPDATE SET password = coalesce(excluded.password, password)",
                 (address, hashed, time.time()),
             )
+            _renounce(connection, address)
             row = connection.execute("SELECT id, email FROM users WHERE email = ?", (address,)).fetchone()
             return User(row["id"], row["email"])
 
@@ -78,8 +82,8 @@ class Users:
 
     def known(self, token: str) -> User | None:
         """The user of a token, if that was looked up a moment ago. Never blocks."""
-        user, until = self._cache.get(_digest(token), (None, 0.0))
-        return user if time.time() < until else None
+        user, ends, until = self._cache.get(_digest(token), (None, 0.0, 0.0))
+        return user if time.time() < ends and time.monotonic() < until else None
 
     def owner_of(self, token: str) -> User | None:
         """The user of a token that is good now."""
@@ -98,7 +102,7 @@ class Users:
         if len(self._cache) >= _CACHED:
             self._cache.clear()
         user = User(row["id"], row["email"])
-        self._cache[digest] = (user, min(ends, now + _TRUSTED))
+        self._cache[digest] = (user, ends, time.monotonic() + _TRUSTED)
         return user
 
     def login(self, email: str, password: str) -> str:
@@ -120,9 +124,12 @@ class Users:
         def change(connection: sqlite3.Connection) -> float | None:
             row = connection.execute("SELECT failures, last FROM login_failures WHERE email = ?", (email,)).fetchone()
             failures, last = (0, now) if row is None or row["last"] + LOCKOUT <= now else (row["failures"], row["last"])
-            if failures >= ATTEMPTS:
+            locked = failures >= ATTEMPTS
+            last = min(last, now) if locked else now  # somebody may have set the clock back
+            failures += not locked
+            connection.execute("INSERT OR REPLACE INTO login_failures VALUES (?, ?, ?)", (email, failures, last))
+            if locked:
                 return float(last + LOCKOUT - now)
-            connection.execute("INSERT OR REPLACE INTO login_failures VALUES (?, ?, ?)", (email, failures + 1, now))
             connection.execute(
                 "DELETE FROM login_failures WHERE email IN"
                 " (SELECT email FROM login_failures ORDER BY last DESC LIMIT -1 OFFSET ?)",
@@ -130,7 +137,7 @@ class Users:
             )
             return None
 
-        wait = self._database.write(change)
+        wait = self._database.write(change, lazy=True)
         if wait is not None:
             raise Refused(429, "Too many wrong passwords, try again later", retry_after=wait)
 
@@ -145,6 +152,14 @@ class Users:
         with self._hashing:
             made = hashlib.scrypt(password.encode(), salt=bytes.fromhex(salt), n=int(n), r=int(r), p=int(p))
         return hmac.compare_digest(made, bytes.fromhex(key))
+
+
+def _renounce(connection: sqlite3.Connection, email: str) -> None:
+    """Forget what was begun with an old password. Tokens of `--new-token` do not end and stay."""
+    connection.execute("DELETE FROM login_failures WHERE email = ?", (email,))
+    connection.execute(
+        "DELETE FROM tokens WHERE expires_at IS NOT NULL AND user_id = (SELECT id FROM users WHERE email = ?)", (email,)
+    )
 
 
 _NOBODY = f"scrypt${_N}${_R}${_P}${'00' * 16}${'00' * 64}"

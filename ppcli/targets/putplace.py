@@ -25,6 +25,7 @@ from ppcli.origin import Origin
 from ppcli.target import Body
 from ppcli.targets import Settings
 from ppcli.targets.putplace_api import Api, Entry
+from ppcli.targets.putplace_entries import Entries
 from ppcli.targets.putplace_removed import Removed
 from ppcli.transport import Transport
 
@@ -44,6 +45,14 @@ _CHUNKS_GONE = re.compile(r"\[Errno 2\]|Chunk file \d+ missing")
 
 def connect(url: str, settings: Settings) -> PutPlaceTarget:
     """Nothing is asked yet. Raises `Usage` where it is no such URL."""
+    canonical, origin, prefix, hostname = _parse(url)
+    hostname = hostname or socket.gethostname()
+    removed = Removed(settings.data_dir, f"{origin}{prefix}?{urlencode({_HOSTNAME: hostname})}")
+    return PutPlaceTarget(canonical, settings.http(str(origin)), prefix, hostname, removed)
+
+
+def _parse(url: str) -> tuple[str, Origin, str, str | None]:
+    """The one form of a URL, its origin, its path without a slash at the end, and the hostname where it has one."""
     try:
         parts, origin = urlsplit(url), Origin.parse(url)
     except ValueError as error:
@@ -54,10 +63,7 @@ def connect(url: str, settings: Settings) -> PutPlaceTarget:
         raise Usage(f"{url!r} has more than a host, a path and hostname=NAME.", hint="Write it like https://host.")
     prefix = quote(unquote(parts.path), safe="/").rstrip("/")
     wanted = f"?{urlencode({_HOSTNAME: hostname})}" if hostname else ""
-    canonical = f"{parts.scheme.lower()}://{origin.netloc}{prefix}{wanted}"
-    named = hostname or socket.gethostname()
-    removed = Removed(settings.data_dir, f"{origin}{prefix}?{urlencode({_HOSTNAME: named})}")
-    return PutPlaceTarget(canonical, settings.http(str(origin)), prefix, named, removed)
+    return f"{parts.scheme.lower()}://{origin.netloc}{prefix}{wanted}", origin, prefix, hostname
 
 
 class PutPlaceTarget:
@@ -68,17 +74,15 @@ class PutPlaceTarget:
         self._transport = transport
         self._api = Api(transport, prefix)
         self._hostname = hostname
-        self._removed = removed
+        self._entries = Entries(self._api, hostname, removed)
         self._storage: str | None = None
 
     def limits(self, size: int) -> Limits:
         return _LIMITS
 
     def find(self, name: str, digest: str | None = None) -> Remote | None:
-        if digest is not None:
-            return self._finished(name, self._hostname, digest)
-        newest = next((entry for entry in self._files(name) if entry.name == name), None)
-        return self._remote(newest) if newest else None
+        found = self._entries.newest(name) if digest is None else self._entries.find(name, self._hostname, digest)
+        return self._remote(found) if found else None
 
     def digest(self, remote: Remote, *, fresh: bool = False) -> str | None:
         """What the server computed when the file was completed; it cannot be asked to read it again."""
@@ -86,10 +90,11 @@ class PutPlaceTarget:
 
     def link(self, file: FilePlan) -> Remote | None:
         assert file.digest is not None
-        known = [entry for entry in self._api.with_content(file.digest) if entry.content and self._alive(entry)]
-        if not known or not self._api.register(file, self._hostname):
+        known = self._entries.any_with_content(file.digest)
+        if known is None or not self._api.register(file, self._hostname):
             return None
-        return self._remote(replace(known[0], name=file.name, hostname=self._hostname, modified=file.modified))
+        self._entries.changed(file.digest)
+        return self._remote(replace(known, name=file.name, hostname=self._hostname, modified=file.modified))
 
     def open(self, file: FilePlan, old: Session | None, base: Remote | None) -> Session:
         assert file.digest is not None
@@ -104,7 +109,7 @@ class PutPlaceTarget:
     def survey(self, session: Session, file: FilePlan, known: Sequence[Receipt]) -> Survey:
         """What our own server says. Another one cannot be asked: then an expired session is good for nothing but to be
         completed."""
-        told = self._api.standing(session.id) if session.slides else None
+        told = self._api.standing(session.id, file.chunks) if session.slides else None
         if told is None:
             confirmed = sum(receipt.evidence is not None for receipt in known)
             if session.expires_at is not None and session.expires_at < time.time() and confirmed < file.chunks:
@@ -125,21 +130,25 @@ class PutPlaceTarget:
         return None
 
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
-        hashed = None if part.sha256 and part.checksum else _Hashed(body)
-        stored = self._api.put(session.id, part.index, hashed or body)
-        if hashed is None and body.checksum != part.checksum:
-            raise SourceError(
-                f"{file.name} changed after its digest was computed.",
-                hint="Run the same command again once nothing writes to it.",
-                reason="changed",
-            )
-        wanted = hashed.sha256 if hashed else part.sha256 or ""
+        if part.sha256 and part.checksum:
+            stored = self._api.put(session.id, part.index, body)
+            wanted, checksum = part.sha256, part.checksum
+            if stored.etag != wanted and body.checksum != checksum:
+                raise SourceError(
+                    f"{file.name} changed after its digest was computed.",
+                    hint="Run the same command again once nothing writes to it.",
+                    reason="changed",
+                )
+        else:
+            hashed = _Hashed(body)
+            stored = self._api.put(session.id, part.index, hashed)
+            wanted, checksum = hashed.sha256, body.checksum
         if stored.etag != wanted:
             what = f"chunk {part.index} is stored as {stored.etag[:12]}..., {wanted[:12]}... was sent"
             if stored.received == 0 < part.size:
                 raise SessionLost(f"{what}, and a stored chunk is never replaced", Loss.POISONED)
             raise Damaged(what)
-        return Receipt(part.index, part.size, slot, body.checksum, stored.etag, Evidence.CONTENT)
+        return Receipt(part.index, part.size, slot, checksum, stored.etag, Evidence.CONTENT)
 
     def confirm(self, session: Session, file: FilePlan, receipt: Receipt) -> Receipt:
         """The etag of an accepted chunk was compared when it was sent."""
@@ -150,7 +159,7 @@ class PutPlaceTarget:
     def complete(self, session: Session, file: FilePlan, receipts: Sequence[Receipt], *, doubtful: bool) -> Remote:
         assert file.digest is not None
         hostname = session.detail.get(_HOSTNAME, self._hostname)
-        if doubtful and (there := self._finished(file.name, hostname, file.digest)):
+        if doubtful and (there := self._finished(file, hostname)):
             return there
         if file.immutable:
             self._refuse_to_replace(file)
@@ -159,7 +168,7 @@ class PutPlaceTarget:
         except Doubt as doubt:
             if not (doubtful and _CHUNKS_GONE.search(doubt.cause)):
                 raise
-            if there := self._finished(file.name, hostname, file.digest):  # by a call that was still under way
+            if there := self._finished(file, hostname):  # by a call that was still under way
                 return there
             raise SessionLost("the server dropped its chunks and did not enter the file") from doubt
         said = record.get("sha256")
@@ -193,10 +202,7 @@ class PutPlaceTarget:
         """Who made the transport closes it."""
 
     def list(self, prefix: str) -> Iterator[Remote]:
-        newest: dict[str, Entry] = {}
-        for entry in self._files(prefix):
-            newest.setdefault(entry.name, entry)
-        return (self._remote(newest[name]) for name in sorted(newest))
+        return (self._remote(entry) for entry in self._entries.listed(prefix))
 
     def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
         assert remote.digest is not None
@@ -215,12 +221,7 @@ class PutPlaceTarget:
 
     def remove(self, names: Sequence[str]) -> Sequence[str]:
         """Every entry of these names gets its deletion notice."""
-        wanted = set(names)
-        entries = [entry for entry in self._files("") if entry.name in wanted]
-        if entries:
-            self._api.deleted(entries)
-            self._removed.add(entry.id for entry in entries if entry.deleted is None and entry.id is not None)
-        return sorted({entry.name for entry in entries})
+        return self._entries.remove(names)
 
     def incomplete(self) -> Iterator[Incomplete]:
         raise _unsupported("does not list unfinished uploads")
@@ -230,27 +231,20 @@ class PutPlaceTarget:
 
     def locate(self, location: str) -> str | None:
         place, mark, name = location.partition("#")
-        return unquote(name) if mark and place == self.url else None
+        try:
+            return unquote(name) if mark and _parse(place)[0] == self.url else None
+        except Usage:
+            return None
 
     def login(self, email: str, password: str) -> str:
         return self._api.login(email, password)
 
-    def _files(self, prefix: str) -> Iterator[Entry]:
-        """Files of this host, newest first."""
-        for entry in self._api.files(self._hostname, prefix):
-            if entry.hostname == self._hostname and entry.name.startswith(prefix) and self._alive(entry):
-                yield entry
-
-    def _alive(self, entry: Entry) -> bool:
-        """A server that does not tell what is deleted is believed but for what we removed ourselves."""
-        return not entry.deleted and (entry.deleted is not None or entry.id not in self._removed)
-
-    def _finished(self, name: str, hostname: str, digest: str) -> Remote | None:
-        """The file under exactly this name with this content, when the content is there: the server may know it by
-        another entry than ours."""
-        known = [entry for entry in self._api.with_content(digest) if self._alive(entry)]
-        ours = next((entry for entry in known if (entry.name, entry.hostname) == (name, hostname)), None)
-        return self._remote(ours) if ours and any(entry.content for entry in known) else None
+    def _finished(self, file: FilePlan, hostname: str) -> Remote | None:
+        """The file, when the server has it by now."""
+        assert file.digest is not None
+        self._entries.changed(file.digest)
+        found = self._entries.find(file.name, hostname, file.digest)
+        return self._remote(found) if found else None
 
     def _remote(self, entry: Entry) -> Remote:
         return Remote(entry.name, self._location(entry.name), entry.size, entry.digest, entry.modified)

@@ -4,10 +4,13 @@ and what the replies mean. Nothing is decided here. A reply that makes no sense 
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -18,6 +21,9 @@ from ppcli.transport import Reply, Request, Transport
 from ppcli.transport.refusals import own_words
 
 _PAGE = 500
+_NOT_OURS = frozenset({403, 404, 409, 410})
+"""What a server answers about a session that cannot be used (any more), or not by this account."""
+_LATEST = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
 _ASSEMBLY_RATE = 50e6
 """Bytes per second at which a server is trusted to put a file together before it answers."""
 _COUNT = re.compile(r"Not all chunks uploaded: (\d+)/(\d+)")
@@ -62,6 +68,7 @@ class Entry:
     content: bool
     modified: float | None
     deleted: bool | None
+    owner: str | None
 
 
 class Api:
@@ -82,45 +89,46 @@ class Api:
         }
         reply = self._send(Request.json("POST", self._path("/api/uploads/initiate"), asked))
         record = _record(reply)
-        return Begun(_text(record, "upload_id"), when(record.get("expires_at")), record.get("expiry") == "idle")
+        return Begun(_text(record, "upload_id"), _by_our_clock(record, reply), record.get("expiry") == "idle")
 
     def put(self, session: str, chunk: int, body: Body) -> Stored:
         """Raises `SessionLost` when the session has ended."""
         path = self._session(session, f"/chunk/{chunk}")
         headers = {"Content-Type": "application/octet-stream"}
-        reply = self._send(Request("PUT", path, headers, expect=frozenset({404, 409, 410})), body)
+        reply = self._send(Request("PUT", path, headers, expect=_NOT_OURS), body)
         _still_there(reply)
         record = _record(reply)
         received = record.get("received_bytes")
         return Stored(_text(record, "etag"), received if isinstance(received, int) else body.size)
 
-    def standing(self, session: str) -> Standing | None:
-        """What the server says of a session; None where it cannot say (only our own can). Raises `SessionLost`."""
+    def standing(self, session: str, chunks: int) -> Standing | None:
+        """What the server says of a session of so many chunks; None where it cannot say (only our own can). Raises
+        `SessionLost`."""
         there: dict[int, str] = {}
         start, following = -1, 0
-        while following > start:
+        while start < following < chunks:
             start = following
             path = self._session(session, f"?start={start}")
-            reply = self._send(Request("GET", path, expect=frozenset({404, 405, 409, 410})))
+            reply = self._send(Request("GET", path, expect=_NOT_OURS | {405}))
             if reply.status == 405:
                 return None
             _still_there(reply)
             record = _record(reply)
-            chunks, state = record.get("received"), record.get("state")
-            if not isinstance(chunks, list):
+            held, state = record.get("received"), record.get("state")
+            if not isinstance(held, list):
                 raise Transient("the server's list of chunks makes no sense")
             if state in ("expired", "aborted"):
                 raise SessionLost(f"its session is {state}", Loss.EXPIRED if state == "expired" else Loss.GONE)
-            there |= {_number(one, "chunk_num"): _text(one, "etag") for one in chunks}
+            there |= {_number(one, "chunk_num"): _text(one, "etag") for one in held}
             following = after if isinstance(after := record.get("next"), int) else start
-        return Standing(state in ("assembled", "completed"), there, when(record.get("expires_at")))
+        return Standing(state in ("assembled", "completed"), there, _by_our_clock(record, reply))
 
     def complete(self, session: str, receipts: Sequence[Receipt], size: int) -> Mapping[str, Any]:
         """The server's record of the finished file. Raises `Doubt` where it may have been finished, `SessionLost` where
         what is there can never become this file."""
         parts = [{"chunk_num": receipt.index, "etag": receipt.etag} for receipt in receipts]
         path, patience = self._session(session, "/complete"), 60.0 + size / _ASSEMBLY_RATE
-        asked = Request.json("POST", path, {"parts": parts}, expect=(400, 404, 409, 410), patience=patience)
+        asked = Request.json("POST", path, {"parts": parts}, expect=_NOT_OURS | {400}, patience=patience)
         try:
             reply = self._send(asked)
         except Transient as error:  # also a 500: the second of two completes gets one
@@ -134,8 +142,8 @@ class Api:
         return _record(reply)
 
     def abort(self, session: str) -> None:
-        """Repeatable; an unknown session is no error."""
-        self._send(Request("DELETE", self._session(session), expect=frozenset({404, 409, 410})))
+        """Repeatable; a session that is unknown, or belongs to another account, is no error."""
+        self._send(Request("DELETE", self._session(session), expect=_NOT_OURS))
 
     def with_content(self, digest: str) -> list[Entry]:
         """Entries with this digest: all that the server tells, at least one of them where it has any."""
@@ -158,6 +166,11 @@ class Api:
                 return
             yield from map(_entry, page)
             skip, before = skip + len(page), page
+
+    def me(self) -> str | None:
+        """The caller's id, which the server tells with the files of theirs; None while there are none."""
+        page = self._send(Request("GET", self._path("/api/my_files?limit=1"))).json()
+        return _entry(page[0]).owner if isinstance(page, list) and page else None
 
     def register(self, file: FilePlan, hostname: str) -> bool:
         """Tell of a file under a name. True where the server has its content, so that nothing is to be sent."""
@@ -194,7 +207,7 @@ class Api:
             if reply.status == 200:
                 return _text(_record(reply), "access_token")
             if reply.status not in (404, 405):
-                said = own_words(reply) or f"status {reply.status}"
+                said = own_words(reply, password) or f"status {reply.status}"
                 raise Credentials(f"The login was refused: {said}.", hint="Check the e-mail and the password.")
         raise Credentials("The server has no login.", hint="Use 'ppcli login --token-stdin' with a token of its own.")
 
@@ -216,22 +229,34 @@ def when(value: Any) -> float | None:
         moment = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return _sane((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def _sane(seconds: Any) -> float | None:
+    """A time that every part of the program can show."""
+    known = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < _LATEST
+    return float(seconds) if known else None
+
+
+def _by_our_clock(record: Mapping[str, Any], reply: Reply) -> float | None:
+    """When a session ends: the server's clock may differ from ours, and its reply says by how much."""
+    ends = when(record.get("expires_at"))
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        now = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
+        return None if ends is None else _sane(ends - now + time.time())
+    return ends
 
 
 def _still_there(reply: Reply) -> None:
     if reply.status == 410:
         raise SessionLost("its session has expired", Loss.EXPIRED)
-    if reply.status in (404, 409):
+    if reply.status in _NOT_OURS:
         raise SessionLost(f"the server no longer knows its session ({own_words(reply) or reply.status})")
 
 
 def _entry(record: Any) -> Entry:
     name = _text(record, "filepath")
-    modified = record.get("file_mtime")
-    if not isinstance(modified, int | float) or modified <= 0:
-        modified = when(record.get("created_at"))
-    known_as = record.get("_id")
+    known_as, owner = record.get("_id"), record.get("uploaded_by_user_id")
     return Entry(
         id=known_as if isinstance(known_as, str) else None,
         name=name,
@@ -239,8 +264,9 @@ def _entry(record: Any) -> Entry:
         digest=f"sha256:{_text(record, 'sha256')}",
         size=_number(record, "file_size"),
         content=record.get("has_file_content") is True,
-        modified=modified,
+        modified=_sane(record.get("file_mtime")) or when(record.get("created_at")),
         deleted=record["status"] == "deleted" if "status" in record else None,
+        owner=owner if isinstance(owner, str) else None,
     )
 
 

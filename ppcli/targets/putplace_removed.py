@@ -23,19 +23,26 @@ class Removed:
     def __init__(self, data_dir: Path, place: str) -> None:
         self._path = data_dir / FILE_NAME
         self._place = place
+        self._known: frozenset[str] | None = None
 
     def add(self, entries: Iterable[str]) -> None:
         """Raises `Local` where it cannot be written."""
         if rows := [(self._place, entry) for entry in entries]:
             with self._database(create=True) as database:
                 database.executemany("INSERT OR REPLACE INTO removed VALUES (?, ?)", rows)
+            self._known = None
 
     def __contains__(self, entry: str | None) -> bool:
-        if entry is None or not self._path.exists():
-            return False
-        asked = "SELECT 1 FROM removed WHERE place = ? AND entry = ?"
+        if self._known is None:
+            self._known = self._read()
+        return entry in self._known
+
+    def _read(self) -> frozenset[str]:
+        if not self._path.exists():
+            return frozenset()
         with self._database() as database:
-            return database.execute(asked, (self._place, entry)).fetchone() is not None
+            asked = database.execute("SELECT entry FROM removed WHERE place = ?", (self._place,))
+            return frozenset(str(row[0]) for row in asked)
 
     @contextmanager
     def _database(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:

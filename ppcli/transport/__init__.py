@@ -1,6 +1,7 @@
 """HTTP: the seam between targets and the network. It alone turns statuses and broken connections into errors.
 
 - transport: requests to one origin, with its token; redirects; refusals (what a status means)
+- redaction: replies without the token
 - routes: which engine reaches the origin
 - direct: over own HTTP/1.1 connections (connection, framing, reading, tls)
 - proxied: through httpx, where the environment names a proxy

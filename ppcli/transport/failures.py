@@ -22,7 +22,7 @@ def unreachable(origin: Origin, error: OSError) -> Rejected | Transient:
             reason="tls",
         )
     if isinstance(error, socket.gaierror):
-        return Transient(f"the host {origin.host} is not found (DNS: {error.strerror or error})")
+        return Transient(f"the host {origin.host} is not found (DNS: {error.strerror or error})", reason="dns")
     if isinstance(error, TimeoutError):
         return Transient(f"{origin.netloc} does not answer: no connection within {CONNECT_TIMEOUT:.0f} seconds")
     if isinstance(error, ssl.SSLError):

@@ -96,7 +96,8 @@ class Proxied:
             root = TimeoutError() if isinstance(error, httpx.ConnectTimeout) else _root(error)
             if self._proxy is None or isinstance(root, ssl.SSLError):
                 return failures.unreachable(self._origin, root)
-            return Transient(f"the proxy does not help: {failures.unreachable(self._proxy, root)}")
+            why = failures.unreachable(self._proxy, root)
+            return Transient(f"the proxy does not help: {why}", reason=why.reason or "retries")
         if isinstance(error, httpx.TimeoutException):
             return failures.lost(self._origin, request, failures.silence(request.patience))
         return failures.lost(self._origin, request, str(error) or type(error).__name__)

@@ -14,6 +14,7 @@ from typing import Any
 from ppcli.errors import Rejected, StepFailure, Transient
 from ppcli.origin import Origin
 from ppcli.transport.messages import Reply
+from ppcli.transport.redaction import HIDDEN
 
 LONGEST_WORDS = 200
 """Characters of a server's own words that are shown."""
@@ -42,16 +43,17 @@ def refusal(origin: Origin, reply: Reply, secret: str | None = None) -> Rejected
     return Rejected(f"{origin.netloc} refuses: {told}.", hint=hint, reason=reason)
 
 
-def own_words(reply: Reply, secret: str | None = None) -> str:
-    """What the server says about it, on one line, without the stop at its end; empty where it says nothing."""
+def own_words(reply: Reply, *secrets: str | None) -> str:
+    """What the server says about it, on one line, without the stop at its end; empty where it says nothing. `secrets`
+    are kept out of it, should the server repeat them."""
     text = reply.content[: 1 << 16].decode("utf-8", "replace")
     if reply.headers.get("content-type", "").partition(";")[0].strip().endswith("json") or text[:1] in ("{", "["):
         with contextlib.suppress(ValueError, RecursionError):
             text = _from_json(json.loads(reply.content))
     else:
         text = _MARKUP.sub(" ", text)
-    if secret:
-        text = text.replace(secret, "[token]")
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
     text = " ".join(text.split())
     if len(text) > LONGEST_WORDS:
         text = f"{text[: LONGEST_WORDS - 3]}..."

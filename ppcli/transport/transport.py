@@ -12,6 +12,7 @@ from ppcli.origin import Origin
 from ppcli.target import Body
 from ppcli.transport.engine import Answer, Engine
 from ppcli.transport.messages import Reply, Request
+from ppcli.transport.redaction import without
 from ppcli.transport.redirects import Redirect
 from ppcli.transport.refusals import own_words, refusal
 from ppcli.transport.routes import engine_for, leaves_the_machine
@@ -68,14 +69,15 @@ class Transport:
     def send(self, request: Request, body: Body | None = None) -> Reply:
         """The reply, its status 2xx or in `request.expect`. `body` is sent with its size as Content-Length; what it
         raises passes through unchanged. It is iterated again where the request has to be sent again: after a 401, a
-        redirect, or when a connection turns out to have been closed meanwhile."""
+        redirect, or when a connection turns out to have been closed meanwhile. The token is not in the reply, should
+        the server repeat it; stored content, which must stay as it is, is read with `stream`."""
         answer, token = self._ask(request, body)
         try:
             reply = _whole(self.origin, answer)
         finally:
             answer.close()
         if _is_wanted(request, reply.status):
-            return reply
+            return without(reply, token)
         raise refusal(self.origin, reply, token)
 
     @contextmanager

@@ -8,6 +8,8 @@ processor seconds, and the cost per chunk at CHUNKS (100,000) over that at 1,000
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import sys
 import tempfile
@@ -21,12 +23,14 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from memory import MemoryTarget
 
 from ppcli import pipeline, planner, steps
-from ppcli.events import Event
+from ppcli.cli.json_lines import JsonLines
+from ppcli.cli.streams import Stream
+from ppcli.events import ChunkConfirmed, Event
 from ppcli.halt import Halt
 from ppcli.hashing import Hashes
 from ppcli.jobs import JobStore
 from ppcli.manifest import FileEntry, JobOptions, Manifest, now
-from ppcli.model import JobState
+from ppcli.model import Evidence, JobState
 from ppcli.source import fingerprint
 
 CHUNK = 64
@@ -87,6 +91,18 @@ def measure(chunks: int, *, one_file: bool) -> dict[str, Cost]:
         shutil.rmtree(root)
 
 
+def told_as_json(chunks: int) -> Cost:
+    """The JSON stream of so many confirmed chunks."""
+    with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink):
+        listener = JsonLines(Stream("stdout"))
+
+        def tell() -> None:
+            for number in range(chunks):
+                listener.hear(ChunkConfirmed("job", "big", number, number + 1, chunks, Evidence.CONTENT))
+
+        return timed(tell)
+
+
 def main() -> None:
     many = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     for one_file in (True, False):
@@ -98,6 +114,8 @@ def main() -> None:
                 f"  {step:5} {cost.wall:7.2f} s wall {cost.cpu:7.2f} s cpu"
                 f" {cost.cpu / many * 1e6:7.1f} us each, {ratio:.2f} of that at 1,000\n"
             )
+    cost = told_as_json(many)
+    sys.stdout.write(f"{many} chunks told as JSON\n  {cost.wall:13.2f} s wall {cost.cpu:7.2f} s cpu\n")
 
 
 if __name__ == "__main__":

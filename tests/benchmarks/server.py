@@ -111,7 +111,7 @@ def main() -> None:
         with (root / "big").open("rb") as file:
             hashlib.file_digest(file, "sha256")
         hashed, hashing = time.perf_counter() - started, time.process_time() - before
-        with running_server(root) as server:
+        with running_server(root, fresh=True) as server:
             sent, completed = upload(server, root / "big", digest.hexdigest(), connections, chunk)
             memory, busy = peak(server.pid), processor(server.pid)
         took = sent + completed

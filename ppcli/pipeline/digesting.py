@@ -1,0 +1,56 @@
+"""Files of targets that want the digest of the whole before they open a session. Runs on reserve workers."""
+
+from __future__ import annotations
+
+import time
+
+from ppcli import steps
+from ppcli.events import HashingProgress
+from ppcli.manifest import FileEntry
+from ppcli.model import Action, FilePlan
+from ppcli.pipeline.context import Context
+from ppcli.retry import Step
+from ppcli.source import OnBytes, Source
+from ppcli.target import Linker
+
+_TOLD_EVERY = 0.5
+"""Seconds between two notices of how far the reading of a source is."""
+_WORTH_TELLING = 64 << 20
+
+
+def know(context: Context, index: int, entry: FileEntry, source: Source) -> None:
+    """Have the digest of the source in the manifest, durably."""
+    hashes = context.hashes
+    digest = hashes.known(source.path, source.fingerprint)
+    if digest is None:
+        digest = hashes.of(source, entry.chunk_size, _reading(context, source.fingerprint.size))
+    context.recorder.post(steps.Digested(index, digest)).wait()
+
+
+def there_already(context: Context, index: int, entry: FileEntry, plan: FilePlan) -> bool:
+    """Is this content there? Nobody asked the target before the job was made. What is there is recorded as done."""
+    target = context.target
+    there = context.call(Step.FIND, entry, None, lambda: target.find(plan.name, plan.digest))
+    if there is None and isinstance(target, Linker):
+        there = context.call(Step.FIND, entry, None, lambda: target.link(plan))
+    if there is None:
+        return False
+    context.recorder.post(steps.Completed(index, there.location, plan.digest, Action.UNCHANGED, 0))
+    context.meter.skipped(plan.chunks, plan.size)
+    return True
+
+
+def _reading(context: Context, size: int) -> OnBytes:
+    """Tells listeners now and then how far the reading of a large source is."""
+    done, told = 0, time.monotonic()
+
+    def read(count: int) -> None:
+        nonlocal done, told
+        context.reading(count)
+        done += count
+        now = time.monotonic()
+        if size >= _WORTH_TELLING and (now - told >= _TOLD_EVERY or done == size):
+            told = now
+            context.recorder.tell(HashingProgress(context.job.id, done, size))
+
+    return read
