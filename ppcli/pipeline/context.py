@@ -60,10 +60,10 @@ class Context:
 
         return run.source.body(part, on_bytes=gone, whole=run.digest_on_the_way, piece=self.pace.piece)
 
-    def discard(self, session: Session, plan: FilePlan) -> None:
+    def discard(self, session: Session, plan: FilePlan, entry: FileEntry) -> None:
         """Free what a lost session still holds, as far as one attempt does; its successor needs nothing of it."""
         with contextlib.suppress(PpcliError, StepFailure):
-            self.target.abort(session, plan)
+            self.target.abort(session, plan, entry.slots)
 
     def reading(self, _count: int) -> None:
         """Called while a source is read only to be hashed."""

@@ -252,7 +252,8 @@ class Feed:
     def _some_parts(self) -> ReserveParts:
         run = self._unreserved.popleft()
         # A file that is sent strictly in order gets its slots in order as well: one batch.
-        count = len(run.parts) if run.limits.sends == 1 else min(_PARTS_A_BATCH, self._ahead, len(run.parts))
+        most = run.limits.reserves or _PARTS_A_BATCH
+        count = len(run.parts) if run.limits.sends == 1 else min(most, self._ahead, len(run.parts))
         parts = tuple(run.parts.popleft() for _ in range(count))
         if run.parts:
             self._unreserved.append(run)
