@@ -33,7 +33,8 @@ from ppcli.source import ChunkBody, Source
 from ppcli.target import Body, Store
 from ppcli.targets import Settings, connect
 from ppcli.targets.tus import TusTarget
-from ppcli.targets.tus_api import metadata, number, when
+from ppcli.targets.tus_api import metadata, when
+from ppcli.targets.upload_url import number
 from ppcli.transport import Reply, Request, Transport
 from ppcli.transport.refusals import refusal
 

@@ -6,10 +6,12 @@ ahead of what we know, it is the proof of a reply that was lost; behind it, the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
-from ppcli.errors import Further, Loss, SessionLost, Transient
+from ppcli.errors import Further, Loss, SessionLost, SourceError, Transient
+from ppcli.model import Evidence, FilePlan, Part, Receipt, Slot
 from ppcli.target import Body, ChunkBytes
 
 Ask: TypeAlias = Callable[[str], int]
@@ -77,3 +79,29 @@ class Frontiers:
         self._doubted.pop(url, None)
         self.set(url, now)
         return now
+
+
+def counted(receipt: Receipt) -> Receipt:
+    """With the evidence of the offset, where it has none."""
+    return receipt if receipt.evidence else replace(receipt, evidence=Evidence.OFFSET)
+
+
+def held_below(offset: int, file: FilePlan, known: Sequence[Receipt]) -> dict[int, Receipt]:
+    """The chunks that lie before an offset, of those whose bytes are known."""
+    return {
+        receipt.index: counted(receipt)
+        for receipt in known
+        if receipt.checksum and receipt.index * file.chunk_size + receipt.size <= offset
+    }
+
+
+def proved(file: FilePlan, part: Part, slot: Slot, body: Body, evidence: Evidence) -> Receipt:
+    """The receipt of a chunk that is there. Raises `SourceError` where its bytes are not those of the checksum that was
+    recorded before they went."""
+    if part.checksum not in (None, body.checksum):
+        raise SourceError(
+            f"{file.name} changed while it was sent.",
+            hint="Run the same command again once nothing writes to it.",
+            reason="changed",
+        )
+    return Receipt(part.index, part.size, slot, body.checksum, None, evidence)

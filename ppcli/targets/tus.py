@@ -16,15 +16,14 @@ import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from urllib.parse import quote, unquote, urlsplit
 
-from ppcli.errors import Damaged, Rejected, SessionLost, SourceError, Usage
+from ppcli.errors import Damaged, Rejected, SessionLost
 from ppcli.model import Evidence, FilePlan, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
-from ppcli.origin import Origin
 from ppcli.target import Body, ChunkBytes
 from ppcli.targets import Settings
-from ppcli.targets.frontier import Frontiers
+from ppcli.targets.frontier import Frontiers, counted, held_below, proved
 from ppcli.targets.tus_api import Api, Offer, Upload
+from ppcli.targets.upload_url import Creation
 
 CONCATENATED = 64
 """Chunks that are put together at most: the request names them all, in one header."""
@@ -44,14 +43,8 @@ _LENGTH, _PARTS = "length", "parts"
 
 def connect(url: str, settings: Settings) -> TusTarget:
     """Nothing is asked yet. Raises `Usage` where it is no such URL."""
-    try:
-        parts, origin = urlsplit(url), Origin.parse(url)
-    except ValueError as error:
-        raise Usage(f"{url!r} is no tus server: {error}.", hint="Write it like tus+https://host/files/.") from error
-    if parts.query or parts.fragment or parts.username is not None:
-        raise Usage(f"{url!r} has more than a host and a path.", hint="Write it like tus+https://host/files/.")
-    path = quote(unquote(parts.path), safe="/:@!$&'()*+,;=~") or "/"
-    return TusTarget(f"{parts.scheme.lower()}://{origin.netloc}{path}", Api(settings.http(str(origin)), path))
+    place = Creation.parse(url)
+    return TusTarget(place.url, Api(settings.http(str(place.origin)), place.path))
 
 
 class TusTarget:
@@ -113,11 +106,7 @@ class TusTarget:
             if not acknowledged:
                 raise
             return Survey({receipt.index: receipt for receipt in known}, authoritative=True)
-        held = {
-            receipt.index: _counted(receipt)
-            for receipt in known
-            if receipt.checksum and receipt.index * file.chunk_size + receipt.size <= upload.offset
-        }
+        held = held_below(upload.offset, file, known)
         return Survey(held, authoritative=True, expires_at=upload.expires_at or session.expires_at)
 
     def reserve(self, session: Session, file: FilePlan, parts: Sequence[Part]) -> Sequence[Slot]:
@@ -143,15 +132,8 @@ class TusTarget:
             if isinstance(slot, str):
                 raise Damaged(f"its part is lost: {lost.cause}") from lost
             raise
-        if part.checksum not in (None, body.checksum):
-            raise SourceError(
-                f"{file.name} changed while it was sent.",
-                hint="Run the same command again once nothing writes to it.",
-                reason="changed",
-            )
         compared = algorithm is not None and sent == part.size
-        evidence = Evidence.CONTENT if compared else Evidence.OFFSET
-        return Receipt(part.index, part.size, slot, body.checksum, None, evidence)
+        return proved(file, part, slot, body, Evidence.CONTENT if compared else Evidence.OFFSET)
 
     def confirm(self, session: Session, file: FilePlan, receipt: Receipt) -> Receipt:
         """The reply to the last byte of a chunk, or the offset that the server told, was the proof."""
@@ -209,9 +191,5 @@ class TusTarget:
         for receipt in known:
             with contextlib.suppress(SessionLost):
                 if receipt.checksum and self._asked(str(receipt.slot)).offset == receipt.size:
-                    held[receipt.index] = _counted(receipt)
+                    held[receipt.index] = counted(receipt)
         return held
-
-
-def _counted(receipt: Receipt) -> Receipt:
-    return receipt if receipt.evidence else replace(receipt, evidence=Evidence.OFFSET)

@@ -9,12 +9,12 @@ import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from urllib.parse import quote, urljoin, urlsplit
 
 from ppcli.errors import Damaged, Loss, Rejected, SessionLost, Transient
 from ppcli.model import FilePlan
 from ppcli.origin import Origin
 from ppcli.target import Body
+from ppcli.targets.upload_url import number, path_of, resolve
 from ppcli.transport import Reply, Request, Transport
 from ppcli.transport.refusals import retry_after
 
@@ -23,7 +23,6 @@ _CREATED, _GONE = (200, 201, 202, 204), frozenset({404, 410})
 _LOCKED, _MISMATCH = 423, 460
 _CHECKSUMS = ("sha256", "sha512", "sha1", "md5")
 """Those that hashlib computes, the ones to choose first before the others."""
-_KEPT = "/%:@!$&'()*+,;=-._~"
 _COPY_RATE = 50e6
 """Bytes per second at which a server is trusted to put parts together before it answers."""
 
@@ -82,14 +81,14 @@ class Api:
 
     def concatenate(self, file: FilePlan, urls: Sequence[str]) -> Upload | None:
         """Put complete partial uploads together; None where the server does not know them any more."""
-        parts = " ".join(self.path_of(url) for url in urls)
+        parts = " ".join(path_of(self.origin, url) for url in urls)
         headers = {"Upload-Concat": f"final;{parts}", "Upload-Metadata": metadata(file.name)}
         reply = self._send("POST", self._path, headers, expect=_GONE, patience=60.0 + file.size / _COPY_RATE)
         return None if reply.status in _GONE else self._created(reply)
 
     def ask(self, url: str) -> Upload:
         """Where an upload is. Raises `SessionLost` where it is gone."""
-        reply = self._send("HEAD", self.path_of(url), expect=_GONE)
+        reply = self._send("HEAD", path_of(self.origin, url), expect=_GONE)
         _still_there(reply)
         offset = number(reply.headers, "upload-offset")
         if offset is None:
@@ -102,7 +101,7 @@ class Api:
         headers = {"Content-Type": "application/offset+octet-stream", "Upload-Offset": str(offset)}
         if checksum is not None:
             headers["Upload-Checksum"] = f"{checksum[0]} {base64.b64encode(checksum[1]).decode()}"
-        reply = self._send("PATCH", self.path_of(url), headers, expect=_GONE | {409, _MISMATCH}, body=body)
+        reply = self._send("PATCH", path_of(self.origin, url), headers, expect=_GONE | {409, _MISMATCH}, body=body)
         _still_there(reply)
         if reply.status == 409:
             raise Transient("the server is at another offset")
@@ -115,15 +114,7 @@ class Api:
 
     def terminate(self, url: str) -> None:
         """Repeatable; an upload that is gone is no error, nor is a server that cannot terminate."""
-        self._send("DELETE", self.path_of(url), expect=_GONE | {405, 501})
-
-    def path_of(self, url: str) -> str:
-        """The path of an upload, for a request. Raises `Rejected` for one that is not at this origin."""
-        parts = urlsplit(url)
-        if _origin_of(url) != self.origin:
-            raise _elsewhere(self.origin, url)
-        path = quote(parts.path or "/", _KEPT)
-        return f"{path}?{quote(parts.query, _KEPT + '?')}" if parts.query else path
+        self._send("DELETE", path_of(self.origin, url), expect=_GONE | {405, 501})
 
     def _send(
         self,
@@ -153,11 +144,7 @@ class Api:
                 hint="Check with who runs the server that this is the URL where tus uploads are created.",
                 reason="protocol",
             )
-        try:
-            url = urljoin(f"{self.origin}{self._path}", location)
-            self.path_of(url)
-        except ValueError:
-            raise _elsewhere(self.origin, "") from None
+        url = resolve(self.origin, self._path, location)
         return Upload(url, 0, expires_at=when(reply.headers.get("upload-expires")))
 
     def _other_version(self, reply: Reply) -> Rejected:
@@ -173,12 +160,6 @@ def metadata(name: str) -> str:
     """Upload-Metadata of a file: its name, and the media type that the name suggests."""
     kind = mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream"
     return f"filename {_base64(name)},filetype {_base64(kind)}"
-
-
-def number(headers: Mapping[str, str], name: str) -> int | None:
-    """A header that is a count of bytes; None where it is missing or is none."""
-    text = headers.get(name, "").strip()
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
 
 
 def when(text: str | None) -> float | None:
@@ -202,20 +183,3 @@ def _still_there(reply: Reply) -> None:
         raise SessionLost("the server answers that its time is up (410)", Loss.EXPIRED)
     if reply.status == 404:
         raise SessionLost("the server does not know it any more (404)")
-
-
-def _origin_of(url: str) -> Origin | None:
-    try:
-        return Origin.parse(url)
-    except ValueError:
-        return None
-
-
-def _elsewhere(here: Origin, url: str) -> Rejected:
-    """Only the origin is named: the rest of an upload URL may be all it takes to write there."""
-    there = _origin_of(url) or "no URL"
-    return Rejected(
-        f"{here} wants its uploads sent to {there}, and a token belongs to one scheme, host and port.",
-        hint="Behind a proxy, the server must be told its public URL (X-Forwarded-Proto, X-Forwarded-Host).",
-        reason="redirect",
-    )
