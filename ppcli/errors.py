@@ -18,6 +18,7 @@ PpcliError
 StepFailure               a step call failed; the pipeline decides what follows, users never see these
 |-- Transient             try again, not before `retry_after` seconds
 |   |-- Doubt             the outcome is unknown: ask, then send again
+|   |-- Further           part of it has arrived: go on, the attempts begin anew
 |   `-- Damaged           what was stored is not what was sent: send again
 `-- SessionLost           the target forgot the session: reset what it held, reopen once
 """
@@ -143,13 +144,19 @@ class Doubt(Transient):
     """The request may have had its effect: the reply was lost."""
 
 
+class Further(Transient):
+    """Part of what was sent has arrived and stays: the same call sends the rest."""
+
+
 class Damaged(Transient):
     """The target holds other bytes than were sent; sending them again may mend it."""
 
 
 class Loss(StrEnum):
-    """Why a session cannot be used any more: it was forgotten, its time was up, or it holds wrong bytes for good."""
+    """Why a session cannot be used any more: it was forgotten, its time was up, or it holds wrong bytes for good. One
+    that is only `BEHIND` lives, and holds less than it had confirmed: it is opened again, and what it lacks is sent."""
 
+    BEHIND = "behind"
     GONE = "gone"
     EXPIRED = "expired"
     POISONED = "poisoned"

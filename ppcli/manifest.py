@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ppcli import records, steps
-from ppcli.model import Action, Chunk, ChunkState, Evidence, Fingerprint, JobState, Session, weakest
+from ppcli.model import Action, Chunk, ChunkState, Evidence, Fingerprint, JobState, Session, Slot, weakest
 from ppcli.planner import plan_chunks, replan_chunks
 from ppcli.steps import Failure, Step
 
@@ -46,6 +46,11 @@ class FileEntry:
     @property
     def size(self) -> int:
         return self.fingerprint.size if self.fingerprint else 0
+
+    @property
+    def slots(self) -> list[Slot]:
+        """Those that its chunks have."""
+        return [chunk.slot for chunk in self.chunks if chunk.slot is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ def apply(manifest: Manifest, seq: int, step: Step) -> None:
             if step.state is not manifest.state and not manifest.state.may_become(step.state):
                 raise ValueError(f"{manifest.state} does not become {step.state}")
             manifest.state, manifest.failure = step.state, step.failure
-        case steps.Reserved() | steps.Uploaded() | steps.Confirmed() | steps.Reset():
+        case steps.Reserved() | steps.Hashed() | steps.Uploaded() | steps.Confirmed() | steps.Reset():
             _apply_to_chunks(manifest, manifest.files[step.file], step)
         case _:
             _apply_to_file(manifest, manifest.files[step.file], step)
@@ -130,7 +135,9 @@ def apply(manifest: Manifest, seq: int, step: Step) -> None:
 
 
 def _apply_to_chunks(
-    manifest: Manifest, file: FileEntry, step: steps.Reserved | steps.Uploaded | steps.Confirmed | steps.Reset
+    manifest: Manifest,
+    file: FileEntry,
+    step: steps.Reserved | steps.Hashed | steps.Uploaded | steps.Confirmed | steps.Reset,
 ) -> None:
     match step:
         case steps.Confirmed():
@@ -141,6 +148,8 @@ def _apply_to_chunks(
             chunk = file.chunks[step.chunk]
             chunk.xxh3, chunk.etag = step.xxh3, step.etag
             _move(manifest, chunk, ChunkState.UPLOADED)
+        case steps.Hashed():
+            file.chunks[step.chunk].xxh3 = step.xxh3
         case steps.Reserved():
             for index, slot in zip(step.chunks, step.slots, strict=True):
                 file.chunks[index].slot = slot

@@ -142,12 +142,14 @@ class Receipt:
 @dataclass(frozen=True, slots=True)
 class Session:
     """What the target calls one file's upload. `expires_at` `slides` where every chunk that is stored moves it on.
-    `detail` is the target's own, kept in the manifest, never a secret."""
+    `detail` is the target's own, kept in the manifest, never a secret. `in_order`: chunks go one at a time, in order of
+    offset, whatever `Limits.sends` says."""
 
     id: str
     expires_at: float | None = None
     detail: Mapping[str, str] = field(default_factory=dict)
     slides: bool = False
+    in_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,9 @@ class Limits:
     open_leaves_trace      True: opening a session creates something on the target, so the intent is made durable first
     digest_first           True: `open` wants the digest of the whole file, and `find` finds content by it
     remote                 True: every call crosses a network, so that it pays to ask about many files at once
+    keeps_starts           True: an upload that breaks off leaves the start of its chunk there, so the chunk's checksum
+                           is made durable before its first byte goes: a later run knows then whose bytes they are
+    reserves               chunks whose slots are asked for in one call at most; None: as many as are wanted
     """
 
     chunk_min: int
@@ -238,3 +243,5 @@ class Limits:
     open_leaves_trace: bool = True
     digest_first: bool = False
     remote: bool = False
+    keeps_starts: bool = False
+    reserves: int | None = None

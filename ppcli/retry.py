@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
-from ppcli.errors import Damaged, Temporary, Transient
+from ppcli.errors import Damaged, Further, Temporary, Transient
 from ppcli.halt import Halt
 
 T = TypeVar("T")
@@ -81,14 +81,14 @@ class Retrier:
 
     def call(self, step: Step, name: str, chunk: int | None, attempt: Callable[[], T]) -> T:
         """The result of `attempt()`. `Transient` failures are tried again, the last one becomes `Temporary` (exit 75).
-        `Damaged` passes through: the same call again does not mend it. Raises `Stopped` when the run halts."""
-        self._gate.wait(self._halt)
-        try:
-            return attempt()
-        except Damaged:
-            raise
-        except Transient as first:  # the usual call pays nothing for the machinery below
-            return self._again(step, name, chunk, attempt, first)
+        `Damaged` passes through: the same call again does not mend it. After `Further` the attempts begin anew, at
+        once. Raises `Stopped` when the run halts."""
+        while True:
+            self._gate.wait(self._halt)
+            try:
+                return self._attempts_at(step, name, chunk, attempt)
+            except Further:
+                self._halt.sleep(0)
 
     def pause(self, step: Step, name: str, chunk: int | None, number: int, failure: Transient) -> None:
         """Wait the backoff after attempt `number` of something that is more than one call."""
@@ -98,6 +98,14 @@ class Retrier:
 
     def exhausted(self, number: int) -> bool:
         return number >= self._attempts
+
+    def _attempts_at(self, step: Step, name: str, chunk: int | None, attempt: Callable[[], T]) -> T:
+        try:
+            return attempt()
+        except (Damaged, Further):
+            raise
+        except Transient as first:  # the usual call pays nothing for the machinery below
+            return self._again(step, name, chunk, attempt, first)
 
     def _again(self, step: Step, name: str, chunk: int | None, attempt: Callable[[], T], first: Transient) -> T:
         pending: list[Transient] = [first]
@@ -117,13 +125,13 @@ class Retrier:
             stop=stop_after_attempt(self._attempts),
             wait=self._delay,
             sleep=self._halt.sleep,
-            retry=retry_if_exception(lambda e: isinstance(e, Transient) and not isinstance(e, Damaged)),
+            retry=retry_if_exception(lambda e: isinstance(e, Transient) and not isinstance(e, Damaged | Further)),
             before_sleep=before_sleep,
             reraise=True,
         )
         try:
             return retrying(replayed)
-        except Damaged:
+        except (Damaged, Further):
             raise
         except Transient as last:
             raise Temporary(

@@ -155,7 +155,7 @@ class Source:
 
 
 class ChunkBody:
-    """A `target.Body` over a range of a source. One thread at a time iterates it, as often as it needs to."""
+    """A `target.ChunkBytes` over a range of a source. One thread at a time iterates it, as often as it needs to."""
 
     __slots__ = ("_hasher", "_on_bytes", "_part", "_piece", "_sha", "_source", "_whole", "size")
 
@@ -170,16 +170,34 @@ class ChunkBody:
         self._sha = hashlib.sha256() if whole else None
 
     def __iter__(self) -> Iterator[memoryview]:
+        return self.starting(0)
+
+    def starting(self, start: int) -> Iterator[memoryview]:
+        """The bytes from `start` on; those before are only hashed."""
         hasher = self._hasher = xxhash.xxh3_128()
         sha = self._sha = hashlib.sha256() if self._whole else None
         on_bytes = self._on_bytes
-        for piece in self._source.pieces(self._part.offset, self.size, self._piece):
+        for piece in self._source.pieces(self._part.offset, start):
+            hasher.update(piece)
+            if sha:
+                sha.update(piece)
+        for piece in self._source.pieces(self._part.offset + start, self.size - start, self._piece):
             hasher.update(piece)
             if sha:
                 sha.update(piece)
             yield piece
             if on_bytes:
                 on_bytes(len(piece))
+
+    def tail(self, start: int) -> Tail:
+        """See `target.ChunkBytes`; `whole` covers what it reads, too."""
+        return Tail(self, start)
+
+    def digest(self, algorithm: str, start: int) -> bytes:
+        hasher = hashlib.new(algorithm, usedforsecurity=False)
+        for piece in self._source.pieces(self._part.offset + start, self.size - start):
+            hasher.update(piece)
+        return hasher.digest()
 
     @property
     def checksum(self) -> str:
@@ -191,6 +209,25 @@ class ChunkBody:
         """`sha256:hex` of the last iteration; only for a body made with `whole`."""
         assert self._sha, "made without whole"
         return f"sha256:{self._sha.hexdigest()}"
+
+
+class Tail:
+    """The end of a chunk, as a `target.Body`: what a target lacks of it."""
+
+    __slots__ = ("_chunk", "_start", "size")
+
+    def __init__(self, chunk: ChunkBody, start: int) -> None:
+        self.size = chunk.size - start
+        self._chunk = chunk
+        self._start = start
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return self._chunk.starting(self._start)
+
+    @property
+    def checksum(self) -> str:
+        """That of the whole chunk."""
+        return self._chunk.checksum
 
 
 def spool(stream: BinaryIO, path: Path, on_bytes: OnBytes | None = None) -> Fingerprint:

@@ -48,6 +48,15 @@ class Reserved:
 
 
 @dataclass(frozen=True, slots=True)
+class Hashed:
+    """A chunk's checksum, before the first of its bytes goes."""
+
+    file: int
+    chunk: int
+    xxh3: str
+
+
+@dataclass(frozen=True, slots=True)
 class Uploaded:
     file: int
     chunk: int
@@ -142,6 +151,7 @@ Step: TypeAlias = (
     Opening
     | Opened
     | Reserved
+    | Hashed
     | Uploaded
     | Confirmed
     | Reset
@@ -159,6 +169,7 @@ _KINDS: Mapping[str, type[Any]] = {
     "opening": Opening,
     "opened": Opened,
     "reserved": Reserved,
+    "hashed": Hashed,
     "uploaded": Uploaded,
     "confirmed": Confirmed,
     "reset": Reset,

@@ -35,6 +35,19 @@ class Body(Protocol):
         ...
 
 
+class ChunkBytes(Body, Protocol):
+    """A chunk that may be sent from its middle on."""
+
+    def tail(self, start: int) -> Body:
+        """The bytes from `start` (0 to `size`) to the end. Each iteration reads those before as well, so that
+        `checksum`, here and there, is that of the whole chunk."""
+        ...
+
+    def digest(self, algorithm: str, start: int) -> bytes:
+        """The digest of the bytes from `start` on, by an algorithm of `hashlib`; read for this alone."""
+        ...
+
+
 class Target(Protocol):
     """Where files go. See the module's docstring for what its methods raise."""
 
@@ -76,8 +89,9 @@ class Target(Protocol):
         `base` holds anything else."""
         ...
 
-    def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
-        """Send the bytes of one chunk into its slot. On return they are durable, as far as the target can tell."""
+    def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: ChunkBytes) -> Receipt:
+        """Send the bytes of one chunk into its slot, as far as they are not there. On return they are durable, as far
+        as the target can tell."""
         ...
 
     def confirm(self, session: Session, file: FilePlan, receipt: Receipt) -> Receipt:
@@ -90,9 +104,9 @@ class Target(Protocol):
         (reason `exists`)."""
         ...
 
-    def abort(self, session: Session | None, file: FilePlan) -> None:
+    def abort(self, session: Session | None, file: FilePlan, slots: Sequence[Slot] = ()) -> None:
         """Free everything this file holds on the target, also what an `open` left whose reply was never recorded
-        (`session` None). Repeatable; an unknown session is no error."""
+        (`session` None). `slots` are those that are recorded. Repeatable; an unknown session is no error."""
         ...
 
     def notices(self) -> Sequence[Notice]:

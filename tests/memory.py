@@ -123,7 +123,7 @@ class MemoryTarget:
             del self.uploads[session.id]
             return self._remote(file.name)
 
-    def abort(self, session: Session, file: FilePlan) -> None:
+    def abort(self, session: Session, file: FilePlan, slots: Sequence[Slot] = ()) -> None:
         with self._call("abort", file.name, None):
             self.uploads.pop(session.id, None)
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import pytest
 from server_kit import ServerProcess
+from tus_kit import TusServer
 
 from ppcli import disk
 from ppcli.credentials import Tokens
@@ -32,6 +33,10 @@ class Peer(Protocol):
         """How many uploads were begun and neither completed nor given up."""
         ...
 
+    def content(self, target: Target, name: str) -> bytes | None:
+        """The finished file under this name, read where it is stored; None where there is none."""
+        ...
+
     def flip(self, data: bytes, times: int) -> AbstractContextManager[list[int]]:
         """One bit of a chunk that is `data` changes on its way, so often; gives what is left of that."""
         ...
@@ -39,6 +44,13 @@ class Peer(Protocol):
     def fail(self) -> AbstractContextManager[None]:
         """Nothing can be stored."""
         ...
+
+
+def stored(target: Target, name: str) -> bytes | None:
+    """What a `Store` gives back."""
+    assert isinstance(target, Store)
+    remote = target.find(name)
+    return None if remote is None else b"".join(bytes(piece) for piece in target.read(remote, 0))
 
 
 class Disk:
@@ -53,6 +65,9 @@ class Disk:
     def unfinished(self, target: Target) -> int:
         assert isinstance(target, Store)
         return len(list(target.incomplete()))
+
+    def content(self, target: Target, name: str) -> bytes | None:
+        return stored(target, name)
 
     @contextmanager
     def flip(self, data: bytes, times: int) -> Iterator[list[int]]:
@@ -79,23 +94,19 @@ class Disk:
             yield
 
 
-class Served:
-    """A scheme that a real `ppcli serve` speaks; every peer is a host of its own there."""
+class Networked:
+    """A server that is reached by a `Wire`, with its token if it has one."""
 
-    def __init__(self, scheme: str, server: ServerProcess) -> None:
-        self.server = server
-        self.base = server.url
-        self.url = f"{scheme}://127.0.0.1:{server.port}?hostname=host{next(HOSTS)}"
-        self.begun = self._partials()
+    token: str | None = None
+
+    def __init__(self, url: str) -> None:
+        self.url = url
         self._made: list[Wire] = []
 
     def http(self, base: str) -> Transport:
-        wire = Wire(base, Tokens(Origin.parse(base), lambda: self.server.token))
+        wire = Wire(base, Tokens(Origin.parse(base), lambda: self.token))
         self._made.append(wire)
         return wire
-
-    def unfinished(self, target: Target) -> int:
-        return len(self._partials() - self.begun)
 
     @contextmanager
     def flip(self, data: bytes, times: int) -> Iterator[list[int]]:
@@ -114,8 +125,38 @@ class Served:
         for wire in self._made:
             wire.close()
 
+
+class Served(Networked):
+    """A scheme that a real `ppcli serve` speaks; every peer is a host of its own there."""
+
+    def __init__(self, scheme: str, server: ServerProcess) -> None:
+        super().__init__(f"{scheme}://127.0.0.1:{server.port}?hostname=host{next(HOSTS)}")
+        self.server, self.token = server, server.token
+        self.begun = self._partials()
+
+    def unfinished(self, target: Target) -> int:
+        return len(self._partials() - self.begun)
+
+    def content(self, target: Target, name: str) -> bytes | None:
+        return stored(target, name)
+
     def _partials(self) -> set[Path]:
         return set((self.server.data / "partial").iterdir())
+
+
+class Tus(Networked):
+    """A real tus server; what others uploaded to it before is not looked at."""
+
+    def __init__(self, server: TusServer) -> None:
+        super().__init__(server.url)
+        self.server = server
+        self.before = {one["uid"] for one in server.uploads()}
+
+    def unfinished(self, target: Target) -> int:
+        return sum(one["uid"] not in self.before for one in self.server.unfinished())
+
+    def content(self, target: Target, name: str) -> bytes | None:
+        return self.server.content(name, self.before)
 
 
 class Wire(Transport):

@@ -19,7 +19,8 @@ PIECE = 64 << 10
 
 @dataclass
 class Exchange:
-    """One request, and what became of it: `status` is None when no answer came, `delivered` False when we ate it."""
+    """One request, and what became of it: `status` is None when no answer came, `delivered` False when we ate it. A
+    rule may set `limit`: after so many bytes of the body both connections are cut."""
 
     method: str
     path: str
@@ -27,6 +28,7 @@ class Exchange:
     passed: int = 0
     status: int | None = None
     delivered: bool = False
+    limit: int | None = None
 
     @property
     def chunk(self) -> int | None:
@@ -145,7 +147,7 @@ class _Connection(socketserver.BaseRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             pass  # an early answer: let it through
         answer, fields = server.head()
-        body = server.take(int(fields.get("content-length", 0)))
+        body = b"" if method == "HEAD" else server.body(fields)
         exchange.status = int(answer.split(b" ", 2)[1])
         if rule and rule.cut:
             return False
@@ -168,6 +170,15 @@ class _Side:
         lines = [line.partition(":") for line in head.decode("latin-1").split("\r\n")[1:]]
         return head, {name.lower(): value.strip() for name, _, value in lines}
 
+    def body(self, fields: dict[str, str]) -> bytes:
+        """Of a small answer, chunked or not."""
+        if fields.get("transfer-encoding", "") != "chunked":
+            return self.take(int(fields.get("content-length", 0)))
+        while not self._buffer.endswith(b"0\r\n\r\n"):
+            self._buffer += self._more()
+        data, self._buffer = self._buffer, b""
+        return data
+
     def take(self, size: int) -> bytes:
         while len(self._buffer) < size:
             self._buffer += self._more()
@@ -175,11 +186,14 @@ class _Side:
         return data
 
     def move(self, size: int, other: _Side, exchange: Exchange) -> None:
-        while exchange.passed < size:
-            piece = self._buffer[: size - exchange.passed] or self._more(size - exchange.passed)
+        end = size if exchange.limit is None else min(size, exchange.limit)
+        while exchange.passed < end:
+            piece = self._buffer[: end - exchange.passed] or self._more(end - exchange.passed)
             self._buffer = self._buffer[len(piece) :] if self._buffer else b""
             other.socket.sendall(piece)
             exchange.passed += len(piece)
+        if end < size:
+            raise EOFError
 
     def _more(self, most: int = PIECE) -> bytes:
         piece = self.socket.recv(min(most, PIECE))

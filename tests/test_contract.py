@@ -12,19 +12,23 @@ from pathlib import Path
 
 import pytest
 from harness import Faulty, Place, quick_retries, run
-from peers import Disk, Peer, Served
+from peers import Disk, Peer, Served, Tus
 from server_kit import ServerProcess, running_server
+from tus_kit import TusServer, running_tus
 
 from ppcli import planner
 from ppcli.errors import Damaged, Doubt, Local, PpcliError, Transient
-from ppcli.model import Evidence, FilePlan, JobState, Part
+from ppcli.model import FilePlan, JobState, Part
 from ppcli.source import Source
-from ppcli.target import Store, Target
+from ppcli.target import Store
 from ppcli.targets import SCHEMES
 
 CHUNK = 4096
 TESTS = itertools.count()
-UNDER_CONTRACT = ["pads", "file", "putplace+http"]
+UNDER_CONTRACT = ["pads", "file", "putplace+http", "tus+http"]
+COUNTING = ["tus+http"]
+"""Protocols without names, whose servers count bytes and compare none: a few promises are beyond them."""
+NAMING = [scheme for scheme in UNDER_CONTRACT if scheme not in COUNTING]
 STEPS = ["find", "open", "reserve", "upload", "confirm", "complete"]
 
 
@@ -56,6 +60,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def tus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TusServer]:
+    with running_tus(tmp_path_factory.mktemp("tus"), "concatenation") as running:
+        yield running
+
+
 @pytest.fixture(params=UNDER_CONTRACT)
 def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Peer]:
     (tmp_path / "store").mkdir()
@@ -64,6 +74,10 @@ def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Peer]:
             yield Disk("pads:")
         case "file":
             yield Disk(f"file://{tmp_path}/store")
+        case "tus+http":
+            tus = Tus(request.getfixturevalue("tus"))
+            yield tus
+            tus.close()
         case scheme:
             served = Served(scheme, request.getfixturevalue("server"))
             yield served
@@ -74,13 +88,6 @@ def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Peer]:
 def place(peer: Peer, tmp_path: Path) -> Iterator[Place]:
     with quick_retries():
         yield Place(tmp_path, peer.url, CHUNK, peer.http)
-
-
-def content(target: Target, name: str) -> bytes:
-    remote = target.find(name)
-    assert remote is not None
-    assert isinstance(target, Store)
-    return b"".join(bytes(piece) for piece in target.read(remote, 0))
 
 
 def sha256(data: bytes) -> str:
@@ -97,16 +104,17 @@ def test_every_protocol_is_under_contract() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 3 * CHUNK + 7])
-def test_fresh(place: Place, size: int) -> None:
+def test_fresh(place: Place, peer: Peer, size: int) -> None:
     data = random_bytes(size)
     job = place.job([place.source("a.bin", data)])
     target = place.connect()
     assert run(job, target) is None
-    assert content(target, "a.bin") == data
+    assert peer.content(target, "a.bin") == data
     entry = place.store.peek(job.id).files[0]
     assert entry.state is JobState.COMPLETED
     assert all(chunk.evidence is target.limits(size).evidence for chunk in entry.chunks)
-    assert entry.location == target.find("a.bin").location  # type: ignore[union-attr]
+    remote = target.find("a.bin")
+    assert entry.location and (remote is None or entry.location == remote.location)
 
 
 @pytest.mark.parametrize("lost", ["", "lost:"])
@@ -120,7 +128,7 @@ def test_resume_from_every_state(place: Place, peer: Peer, step: str, nth: int, 
     known = {c.index for c in place.store.peek(job.id).files[0].chunks if c.state == "confirmed"}
     second = Faulty(place.connect(), calm)
     assert run(place.store.open(job.id), second) is None
-    assert content(second._target, "a.bin") == data
+    assert peer.content(second._target, "a.bin") == data
     assert not known & {chunk for _, chunk, _ in second.received}, "a confirmed chunk was sent again"
     assert sum(size for _, _, size in first.received + second.received) <= len(data) + CHUNK
     assert peer.unfinished(second._target) <= (unknown_to_all(first, lost + step) if nth == 1 else 0)
@@ -138,10 +146,11 @@ def test_a_lost_reply_is_resolved(place: Place, peer: Peer, step: str) -> None:
     job = place.job([place.source("a.bin", data)])
     target = Faulty(place.connect(), lose)
     assert run(job, target) is None
-    assert content(target._target, "a.bin") == data
+    assert peer.content(target._target, "a.bin") == data
     assert peer.unfinished(target._target) <= unknown_to_all(target, f"lost:{step}")
 
 
+@pytest.mark.parametrize("peer", NAMING, indirect=True)
 @pytest.mark.parametrize("times", [1, 99])
 def test_wrong_data_is_found_and_sent_again(place: Place, peer: Peer, times: int) -> None:
     """What is stored is not what was sent: one bit of the first chunk is flipped on its way."""
@@ -153,7 +162,7 @@ def test_wrong_data_is_found_and_sent_again(place: Place, peer: Peer, times: int
     entry = place.store.peek(job.id).files[0]
     assert left[0] < times, "the fault never happened"
     if times == 1:
-        assert content(target, "a.bin") == data
+        assert peer.content(target, "a.bin") == data
     else:
         assert entry.state is JobState.FAILED
         assert entry.failure is not None and entry.failure.kind == "integrity"
@@ -174,18 +183,19 @@ def test_abort_frees_everything(place: Place, peer: Peer) -> None:
     assert target.find("a.bin") is None
 
 
-def test_the_old_version_is_there_until_the_new_one_is_complete(place: Place) -> None:
+@pytest.mark.parametrize("peer", NAMING, indirect=True)
+def test_the_old_version_is_there_until_the_new_one_is_complete(place: Place, peer: Peer) -> None:
     old, new = random_bytes(3 * CHUNK, 1), random_bytes(3 * CHUNK, 2)
     target = place.connect()
     assert run(place.job([place.source("a.bin", old)]), target) is None
     job = place.job([place.source("a.bin", new)], jobs=1)
     run(job, Faulty(place.connect(), Stop("complete", 1)))
-    assert content(place.connect(), "a.bin") == old
+    assert peer.content(place.connect(), "a.bin") == old
     assert run(place.store.open(job.id), target) is None
-    assert content(place.connect(), "a.bin") == new
+    assert peer.content(place.connect(), "a.bin") == new
 
 
-def test_only_changed_chunks_go_when_the_source_changed_between_runs(place: Place) -> None:
+def test_only_changed_chunks_go_when_the_source_changed_between_runs(place: Place, peer: Peer) -> None:
     data = bytearray(random_bytes(4 * CHUNK))
     path = place.source("a.bin", bytes(data))
     job = place.job([path], jobs=1)
@@ -195,12 +205,13 @@ def test_only_changed_chunks_go_when_the_source_changed_between_runs(place: Plac
     path.write_bytes(bytes(data))
     target = Faulty(place.connect(), calm)
     assert run(place.store.open(job.id), target) is None
-    assert content(target._target, "a.bin") == bytes(data)
+    assert peer.content(target._target, "a.bin") == bytes(data)
     changed = [1, 4] if target.limits(0).replan else [0, 1, 2, 3, 4]
     assert sorted(chunk for _, chunk, _ in target.received) == changed
 
 
-def test_list_read_from_the_middle_and_remove(place: Place) -> None:
+@pytest.mark.parametrize("peer", NAMING, indirect=True)
+def test_list_read_from_the_middle_and_remove(place: Place, peer: Peer) -> None:
     data = random_bytes(2 * CHUNK + 9)
     target = place.connect()
     assert isinstance(target, Store)
@@ -213,17 +224,18 @@ def test_list_read_from_the_middle_and_remove(place: Place) -> None:
     assert target.digest(remote) == target.digest(remote, fresh=True)
     assert target.remove(["a.bin", "nothing"]) == ["a.bin"]
     assert target.find("a.bin") is None
-    assert content(target, "b.bin") == data
+    assert peer.content(target, "b.bin") == data
 
 
-def test_immutable_never_replaces_other_content(place: Place) -> None:
+@pytest.mark.parametrize("peer", NAMING, indirect=True)
+def test_immutable_never_replaces_other_content(place: Place, peer: Peer) -> None:
     target = place.connect()
     assert run(place.job([place.source("a.bin", b"old")]), target) is None
     job = place.job([place.source("a.bin", b"new")], immutable=True)
     run(job, target)
     failure = place.store.peek(job.id).files[0].failure
     assert failure is not None and (failure.kind, failure.reason) == ("rejected", "exists")
-    assert content(target, "a.bin") == b"old"
+    assert peer.content(target, "a.bin") == b"old"
 
 
 def test_five_gibibytes_are_planned(place: Place) -> None:
@@ -235,7 +247,7 @@ def test_five_gibibytes_are_planned(place: Place) -> None:
     size = planner.chunk_size(5 << 30, limits)
     assert limits.chunk_min <= size <= limits.chunk_max
     assert sum(chunk.size for chunk in planner.plan_chunks(5 << 30, size)) == 5 << 30
-    assert list(target.list("")) == []  # type: ignore[attr-defined]
+    assert not isinstance(target, Store) or list(target.list("")) == []
 
 
 def test_evidence_is_only_given_for_what_is_there(place: Place) -> None:
@@ -247,7 +259,7 @@ def test_evidence_is_only_given_for_what_is_there(place: Place) -> None:
     (slot,) = target.reserve(session, file, [Part(0, 0, CHUNK)])
     with Source(path) as source:
         receipt = target.upload(session, file, Part(0, 0, CHUNK), slot, source.body(Part(0, 0, CHUNK)))
-    assert target.confirm(session, file, receipt).evidence is Evidence.CONTENT
+    assert target.confirm(session, file, receipt).evidence is target.limits(CHUNK).evidence
     with pytest.raises(Damaged):
         target.confirm(session, file, replace(receipt, checksum="0" * 32, etag=None, evidence=None))
 

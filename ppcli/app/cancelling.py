@@ -79,7 +79,7 @@ def cancel_job(place: Workplace, job: Job) -> None:
 def _abort(place: Workplace, target: Target, plan: Manifest, index: int) -> None:
     entry = plan.files[index]
     file = FilePlan(plan.job, index, entry.name, entry.size, 0.0, entry.chunk_size, len(entry.chunks), entry.digest)
-    place.call(Step.ABORT, entry.name, lambda: target.abort(entry.session, file))
+    place.call(Step.ABORT, entry.name, lambda: target.abort(entry.session, file, entry.slots))
 
 
 def _cancel_incomplete(place: Workplace, request: CancelRequest) -> Result:

@@ -68,10 +68,10 @@ class Context:
         run.skipped = run.skipped[0] + 1, run.skipped[1] + size
         self.meter.skipped(1, size)
 
-    def discard(self, session: Session, plan: FilePlan) -> None:
+    def discard(self, session: Session, plan: FilePlan, entry: FileEntry) -> None:
         """Free what a lost session still holds, as far as one attempt does; its successor needs nothing of it."""
         with contextlib.suppress(PpcliError, StepFailure):
-            self.target.abort(session, plan)
+            self.target.abort(session, plan, entry.slots)
 
     def reading(self, _count: int) -> None:
         """Called while a source is read only to be hashed."""

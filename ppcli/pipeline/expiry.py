@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ppcli.errors import Integrity, Loss, PpcliError, Rejected, SessionLost
+from ppcli.errors import Integrity, Loss, PpcliError, Rejected, SessionLost, Temporary
 from ppcli.pipeline.meter import Meter
 from ppcli.pipeline.work import FileRun
 from ppcli.units import format_duration, format_rate, format_size
@@ -53,6 +53,12 @@ def lost_again(run: FileRun, lost: SessionLost) -> PpcliError:
             hint="Check the network path and the target's disk, then run 'ppcli resume'.",
             reason="damaged",
         )
+    if lost.loss is Loss.BEHIND:
+        return Temporary(
+            f"The target lost bytes of {name} that it had confirmed, twice: {lost.cause}.",
+            hint="Check its disk; 'ppcli resume' sends what it lacks.",
+            reason="behind",
+        )
     return Rejected(
         f"The target forgot the upload of {name} twice: {lost.cause}.",
         hint="Find out why its sessions end early, then run 'ppcli resume'.",
@@ -62,6 +68,8 @@ def lost_again(run: FileRun, lost: SessionLost) -> PpcliError:
 
 def starting_over(name: str, lost: SessionLost, confirmed: int) -> str:
     """What users are told when a session is lost; `confirmed` bytes had been there."""
+    if lost.loss is Loss.BEHIND:
+        return f"The target lost bytes of {name} that it had confirmed, they are sent again: {lost.cause}."
     again = f"{format_size(confirmed)} that were there are sent again" if confirmed else "nothing was there yet"
     return f"The upload of {name} starts over, {again}: {lost.cause}."
 

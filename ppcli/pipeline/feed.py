@@ -234,7 +234,8 @@ class Feed:
     def _some_parts(self) -> ReserveParts:
         run = self._unreserved.popleft()
         # A file that is sent strictly in order gets its slots in order as well: one batch.
-        count = len(run.parts) if run.limits.sends == 1 else min(_PARTS_A_BATCH, self._ahead, len(run.parts))
+        most = run.limits.reserves or _PARTS_A_BATCH
+        count = len(run.parts) if run.limits.sends == 1 else min(most, self._ahead, len(run.parts))
         parts = tuple(run.parts.popleft() for _ in range(count))
         if run.parts:  # the file that is first is finished first
             self._unreserved.appendleft(run)

@@ -178,8 +178,8 @@ class Opener:
         post = self._context.recorder.post
         if changed and not limits.replan:
             if entry.session is not None:
-                session, plan = entry.session, self._plan(index, entry)
-                self._context.call(Step.ABORT, entry, None, lambda: self._context.target.abort(session, plan))
+                session, plan, target = entry.session, self._plan(index, entry), self._context.target
+                self._context.call(Step.ABORT, entry, None, lambda: target.abort(session, plan, entry.slots))
             post(steps.Reset(index, None, "the source changed", session_lost=True))
         elif changed:
             post(steps.Reset(index, changed, "the source changed"))
@@ -203,7 +203,7 @@ class Opener:
         except SessionLost as lost:
             if opening.old is None:
                 raise
-            context.discard(opening.old, opening.plan)
+            context.discard(opening.old, opening.plan, opening.entry)
             there = sum(c.size for c in opening.entry.chunks if c.state is ChunkState.CONFIRMED)
             context.warn("session_lost", starting_over(opening.entry.name, lost, there))
             context.recorder.post(steps.Reset(opening.index, None, lost.cause, session_lost=True)).wait()
@@ -218,7 +218,7 @@ class Opener:
             index=opening.index,
             entry=opening.entry,
             plan=opening.plan,
-            limits=opening.limits,
+            limits=replace(opening.limits, sends=1) if session.in_order else opening.limits,
             source=opening.source,
             session=session,
             base=opening.base,
@@ -239,7 +239,8 @@ class Opener:
             if chunk.state is ChunkState.PLANNED or receipt is None:
                 parts.append(_part(chunk, sums))
             elif chunk.state is ChunkState.RESERVED:
-                units.append(Unit(run, _part(chunk, sums), receipt.slot))
+                proved = held if held and held.checksum and held.evidence else None  # its reply was lost
+                units.append(Unit(run, _part(chunk, sums), receipt.slot, proved))
             elif missing:
                 gone.append(chunk.index)
                 parts.append(_part(chunk, sums))
@@ -248,12 +249,13 @@ class Opener:
             else:
                 run.receipts[chunk.index] = _receipt(chunk)
                 run.left -= 1
-                run.resumed = True
-                self._context.skip(run, chunk.size)
+                if run.index not in self._context.reopened:  # else this run may have sent it
+                    run.resumed = True
+                    self._context.skip(run, chunk.size)
         if gone:
             reason = "the target does not have them any more"
             self._context.recorder.post(steps.Reset(run.index, tuple(gone), reason)).wait()
-        return parts, units
+        return _in_order(parts, units) if run.limits.sends == 1 else (parts, units)
 
     def _adoptable(self, run: FileRun) -> bool:
         base = run.base
@@ -287,9 +289,17 @@ class Opener:
         )
 
 
+def _in_order(parts: list[Part], units: list[Unit]) -> tuple[list[Part], list[Unit]]:
+    """What is to be sent strictly in order of offset: chunks that have a slot do not overtake those without."""
+    first = min((part.index for part in parts), default=None)
+    waiting = [unit for unit in units if first is not None and unit.receipt is None and unit.part.index > first]
+    parts = sorted([*parts, *(unit.part for unit in waiting)], key=lambda part: part.index)
+    return parts, [unit for unit in units if unit not in waiting]
+
+
 def _part(chunk: Chunk, sums: Digests | None = None) -> Part:
     if sums is None or sums.sha256 is None:
-        return Part(chunk.index, chunk.offset, chunk.size)
+        return Part(chunk.index, chunk.offset, chunk.size, chunk.xxh3 if chunk.state is ChunkState.RESERVED else None)
     return Part(chunk.index, chunk.offset, chunk.size, sums.chunks[chunk.index], sums.sha256[chunk.index])
 
 

@@ -251,7 +251,7 @@ class _Pipeline:
             self._halt.request(error)
 
     def _lose(self, run: FileRun, lost: SessionLost) -> None:
-        """The session is gone: once, the file is opened anew; the second time it has failed."""
+        """The session is gone, or behind: once, the file is opened anew; the second time it has failed."""
         if not self._feed.drop(run):
             return
         run.lost, run.again = lost, run.index not in self._context.reopened
@@ -262,19 +262,20 @@ class _Pipeline:
     def _end(self, run: FileRun) -> None:
         """The last worker has left a file: a lost session is given up, and perhaps replaced."""
         run.source.close()
-        if run.lost is not None:
-            self._context.discard(run.session, run.plan)
+        if run.lost is not None and run.lost.loss is not Loss.BEHIND:
+            self._context.discard(run.session, run.plan, run.entry)
             if run.lost.loss is Loss.POISONED and run.limits.digest_first:  # or the digest was wrong: read it again
                 self._context.hashes.forget(run.source.path)
                 seen = run.source.fingerprint
                 self._recorder.post(steps.Replanned(run.index, run.entry.path, seen, run.plan.chunk_size))
+            self._meter.skipped(-run.skipped[0], -run.skipped[1])
             reset = self._recorder.post(steps.Reset(run.index, None, run.lost.cause, session_lost=True))
             with suppress(Stopped):
                 reset.wait()  # whoever opens the file next must not find the lost session in the manifest
         if run.lost is not None and run.again:
             there = sum(receipt.size for receipt in run.receipts if receipt is not None)
-            self._context.warn("session_lost", starting_over(run.entry.name, run.lost, there))
-            self._meter.skipped(-run.skipped[0], -run.skipped[1])
+            code = "session_behind" if run.lost.loss is Loss.BEHIND else "session_lost"
+            self._context.warn(code, starting_over(run.entry.name, run.lost, there))
             self._context.sent_before[run.index] = run.sent
         self._feed.ended(run.index, again=run.again)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ppcli import steps
 from ppcli.errors import Damaged, Doubt, Integrity, SourceError
-from ppcli.model import Action, Receipt, Remote
+from ppcli.model import Action, Part, Receipt, Remote
 from ppcli.pipeline.context import Context
 from ppcli.pipeline.work import Complete, FileRun, Unit
 from ppcli.retry import Step
@@ -60,6 +62,7 @@ class Sender:
         context, run, part, slot = self._context, unit.run, unit.part, unit.slot
         target = context.target
         if receipt is None:
+            part = self._hashed(run, part)
             body = context.body(run, part)
             receipt = context.call(
                 Step.UPLOAD, run, part.index, lambda: target.upload(run.session, run.plan, part, slot, body)
@@ -73,6 +76,14 @@ class Sender:
         sent = receipt
         return context.call(Step.CONFIRM, run, part.index, lambda: target.confirm(run.session, run.plan, sent))
 
+    def _hashed(self, run: FileRun, part: Part) -> Part:
+        """The part with its checksum, durable before the first byte goes where the target keeps starts of chunks."""
+        if not run.limits.keeps_starts or part.checksum is not None:
+            return part
+        checksum = run.source.checksum(part, self._context.reading)
+        self._context.recorder.post(steps.Hashed(run.index, part.index, checksum)).wait()
+        return replace(part, checksum=checksum)
+
     def _again(self, unit: Unit, damaged: Damaged, attempt: int) -> Unit:
         """Record that a damaged chunk starts over, and get it a slot."""
         context, run, part = self._context, unit.run, unit.part
@@ -82,7 +93,7 @@ class Sender:
             Step.RESERVE, run, part.index, lambda: context.target.reserve(run.session, run.plan, (part,))
         )
         context.recorder.post(steps.Reserved(run.index, (part.index,), (slot,))).wait()
-        return Unit(run, part, slot)
+        return Unit(run, replace(part, checksum=None) if run.limits.keeps_starts else part, slot)
 
     def digest(self, run: FileRun) -> None:
         """Compute the digest of a file of several chunks, beside its upload."""

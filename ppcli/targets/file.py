@@ -121,7 +121,7 @@ class FileTarget:
             return remote
         raise SessionLost(f"{final} was removed at once")
 
-    def abort(self, session: Session | None, file: FilePlan) -> None:
+    def abort(self, session: Session | None, file: FilePlan, slots: Sequence[Slot] = ()) -> None:
         with contextlib.suppress(Rejected):  # such a name was never opened
             self._unlink(self._forget(file))
 

@@ -138,7 +138,7 @@ class PadTarget:
         )
         return self._remote(file.name, store.commit(_owner(file), file.name, draft, immutable=file.immutable))
 
-    def abort(self, session: Session | None, file: FilePlan) -> None:
+    def abort(self, session: Session | None, file: FilePlan, slots: Sequence[Slot] = ()) -> None:
         if store := self._store():
             store.release(_owner(file))
 

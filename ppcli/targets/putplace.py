@@ -187,7 +187,7 @@ class PutPlaceTarget:
                 reason="exists",
             )
 
-    def abort(self, session: Session | None, file: FilePlan) -> None:
+    def abort(self, session: Session | None, file: FilePlan, slots: Sequence[Slot] = ()) -> None:
         """A session whose reply was lost has no id that we know; it ends by itself within the hour."""
         if session is not None:
             self._api.abort(session.id)
