@@ -48,7 +48,7 @@ class Ear:
 class Looking:
     """An examiner that does what the test says for each file (by number)."""
 
-    def __init__(self, act: Callable[[int, Callable[[int], None]], None], size: int = 0) -> None:
+    def __init__(self, act: Callable[[int, Callable[[int], None]], object], size: int = 0) -> None:
         self._act, self._size = act, size
         self._lock = threading.Lock()
         self.begun = 0
@@ -95,15 +95,20 @@ def test_what_was_seen_comes_in_order_and_the_workers_go(place: Workplace) -> No
 
 def test_many_files_ask_at_once_also_while_bytes_are_to_be_read(place: Workplace) -> None:
     together = threading.Barrier(8)
-    assert len(list(look(place, Looking(lambda number, on_bytes: together.wait(20) and None, size=5), 16))) == 16
+    assert len(list(look(place, Looking(lambda number, on_bytes: together.wait(20), size=5), 16))) == 16
 
 
 def test_only_so_many_are_looked_at_ahead(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     first = threading.Event()
     monkeypatch.setattr(examining, "_WINDOW", 100)
-    examiner = Looking(lambda number, on_bytes: None if number else first.wait(20) and None)
+    examiner = Looking(lambda number, on_bytes: number or first.wait(20))
     seen = look(place, examiner, 2000)
-    threading.Thread(target=lambda: (until(lambda: examiner.begun >= 100), first.set())).start()
+
+    def let_go() -> None:
+        until(lambda: examiner.begun >= 100)
+        first.set()
+
+    threading.Thread(target=let_go).start()
     next(seen)
     assert examiner.begun == 100
     assert len(list(seen)) == 1999

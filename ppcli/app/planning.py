@@ -121,7 +121,7 @@ class Examiner:
         hashes = self._place.hashes
         if (known := hashes.known(path, seen)) is not None:
             return seen, known
-        with Source(path) as source:
+        with self._place.hashing, Source(path) as source:
             chunk_size = planner.chunk_size(source.fingerprint.size, limits, self._request.chunk_size)
             return source.fingerprint, hashes.of(source, chunk_size, on_bytes)
 
@@ -147,7 +147,9 @@ class Examiner:
         """The digest that source and remote share; None where they differ or it cannot be proved."""
         if remote.size != seen.size:
             return None
-        there = self._target.digest(remote, fresh=self._request.checksum)
+        there = self._place.call(
+            Step.FIND, remote.name, lambda: self._target.digest(remote, fresh=self._request.checksum)
+        )
         if there is None:
             return None
         here = digest or self._place.file_digest(path, self._request.checksum)
