@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from rufh_kit import RufhServer
 from server_kit import ServerProcess
 from tus_kit import TusServer
 
@@ -154,6 +155,21 @@ class Tus(Networked):
 
     def unfinished(self, target: Target) -> int:
         return sum(one["uid"] not in self.before for one in self.server.unfinished())
+
+    def content(self, target: Target, name: str) -> bytes | None:
+        return self.server.content(name, self.before)
+
+
+class Rufh(Networked):
+    """Our own server of the IETF draft; what others uploaded to it before is not looked at."""
+
+    def __init__(self, server: RufhServer) -> None:
+        super().__init__(server.url)
+        self.server = server
+        self.before = set(server.held)
+
+    def unfinished(self, target: Target) -> int:
+        return sum(not one.complete for path, one in self.server.held.items() if path not in self.before)
 
     def content(self, target: Target, name: str) -> bytes | None:
         return self.server.content(name, self.before)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from harness import Faulty, Place, quick_retries, run
-from peers import Disk, Peer, Served, Tus
+from peers import Disk, Peer, Rufh, Served, Tus
+from rufh_kit import RufhServer, running_rufh
 from server_kit import ServerProcess, running_server
 from tus_kit import TusServer, running_tus
 
@@ -25,8 +26,8 @@ from ppcli.targets import SCHEMES
 
 CHUNK = 4096
 TESTS = itertools.count()
-UNDER_CONTRACT = ["pads", "file", "putplace+http", "tus+http"]
-COUNTING = ["tus+http"]
+UNDER_CONTRACT = ["pads", "file", "putplace+http", "tus+http", "rufh+http"]
+COUNTING = ["tus+http", "rufh+http"]
 """Protocols without names, whose servers count bytes and compare none: a few promises are beyond them."""
 NAMING = [scheme for scheme in UNDER_CONTRACT if scheme not in COUNTING]
 STEPS = ["find", "open", "reserve", "upload", "confirm", "complete"]
@@ -66,6 +67,12 @@ def tus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TusServer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def rufh() -> Iterator[RufhServer]:
+    with running_rufh() as running:
+        yield running
+
+
 @pytest.fixture(params=UNDER_CONTRACT)
 def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Peer]:
     (tmp_path / "store").mkdir()
@@ -78,6 +85,10 @@ def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Peer]:
             tus = Tus(request.getfixturevalue("tus"))
             yield tus
             tus.close()
+        case "rufh+http":
+            rufh = Rufh(request.getfixturevalue("rufh"))
+            yield rufh
+            rufh.close()
         case scheme:
             served = Served(scheme, request.getfixturevalue("server"))
             yield served

@@ -13,6 +13,7 @@ import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_transport import BASE, Answer, Script
 
 from ppcli.errors import (
     Credentials,
@@ -30,49 +31,21 @@ from ppcli.errors import (
 )
 from ppcli.model import Evidence, FilePlan, Part, Receipt, Session
 from ppcli.source import ChunkBody, Source
-from ppcli.target import Body, Store
+from ppcli.target import Store
 from ppcli.targets import Settings, connect
 from ppcli.targets.tus import TusTarget
 from ppcli.targets.tus_api import metadata, when
 from ppcli.targets.upload_url import number
-from ppcli.transport import Reply, Request, Transport
-from ppcli.transport.refusals import refusal
+from ppcli.transport import Transport
 
 DATA = bytes(range(256)) * 16
 SIZE = 1024
 PLAN = FilePlan("job", 0, "trip/ä.jpg", len(DATA), 1.7e9, SIZE, 4)
-BASE = "http://127.0.0.1:1"
 URL = f"{BASE}/files/u1"
 SESSION = Session(URL, None, {"length": str(len(DATA))}, in_order=True)
 PARTS = replace(SESSION, id="job/0", detail=SESSION.detail | {"parts": "1"}, in_order=False)
 PART = Part(1, SIZE, SIZE)
 SUM = xxhash.xxh3_128_hexdigest(DATA[SIZE : 2 * SIZE])
-ONLY_CREATION = {"Tus-Version": "1.0.0", "Tus-Extension": "creation"}
-Answer = tuple[int, Mapping[str, str]] | Exception
-
-
-class Script(Transport):
-    """Answers from a list; keeps what was asked, with the bytes of bodies. OPTIONS has an answer of its own."""
-
-    def __init__(self, *answers: Answer, offer: Mapping[str, str] = ONLY_CREATION) -> None:
-        super().__init__(BASE)
-        self.answers = list(answers)
-        self.offer: Answer = (204, offer)
-        self.asked: list[tuple[str, str, Mapping[str, str], bytes]] = []
-
-    def send(self, request: Request, body: Body | None = None) -> Reply:
-        sent = b"".join(bytes(piece) for piece in body) if body is not None else request.content
-        answer = self.offer
-        if request.method != "OPTIONS":
-            self.asked.append((request.method, request.path, request.headers, sent))
-            answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        status, headers = answer
-        reply = Reply(status, {name.lower(): value for name, value in headers.items()}, b"")
-        if 200 <= status < 300 or status in request.expect:
-            return reply
-        raise refusal(self.origin, reply)
 
 
 def at(offset: int, status: int = 204) -> Answer:

@@ -24,6 +24,8 @@ SCHEMES: Mapping[str, str] = {
     "https": "ppcli.targets.putplace",
     "putplace+http": "ppcli.targets.putplace",
     "putplace+https": "ppcli.targets.putplace",
+    "rufh+http": "ppcli.targets.rufh",
+    "rufh+https": "ppcli.targets.rufh",
     "tus+http": "ppcli.targets.tus",
     "tus+https": "ppcli.targets.tus",
 }
