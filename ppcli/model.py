@@ -131,12 +131,14 @@ class Receipt:
 @dataclass(frozen=True, slots=True)
 class Session:
     """What the target calls one file's upload. `expires_at` `slides` where every chunk that is stored moves it on.
-    `detail` is the target's own, kept in the manifest, never a secret."""
+    `detail` is the target's own, kept in the manifest, never a secret. `taken_over`: somebody else began it, so what it
+    holds counts only once it is proved against the source."""
 
     id: str
     expires_at: float | None = None
     detail: Mapping[str, str] = field(default_factory=dict)
     slides: bool = False
+    taken_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,8 @@ class FilePlan:
     """One file of a job, as a target sees it.
 
     `key` names it within the job and survives restarts (with `job` it is the owner of everything reserved for it).
-    `digest` is `sha256:hex` where it is known; `immutable` forbids replacing other content under `name`.
+    `digest` is `sha256:hex` where it is known; `immutable` forbids replacing other content under `name`; `fresh`
+    forbids to take over what somebody else began.
     """
 
     job: str
@@ -156,11 +159,13 @@ class FilePlan:
     chunks: int
     digest: str | None = None
     immutable: bool = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A finished object on a target. `slots`, one per chunk of `chunk_size`, let a new version adopt chunks."""
+    """A finished object on a target. `digest` is `algorithm:hex` (see `checksums`). `slots`, one per chunk of
+    `chunk_size`, let a new version adopt chunks."""
 
     name: str
     location: str
@@ -185,7 +190,8 @@ class Incomplete:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a session holds. Authoritative: a chunk that is not in `held` is not there."""
+    """What a session holds. Authoritative: a chunk that is not in `held` is not there. A chunk in `held` that the
+    manifest does not know may be adopted, from the slot of its receipt."""
 
     held: Mapping[int, Receipt]
     authoritative: bool
@@ -214,6 +220,8 @@ class Limits:
     open_leaves_trace      True: opening a session creates something on the target, so the intent is made durable first
     digest_first           True: `open` wants the digest of the whole file, and `find` finds content by it
     remote                 True: every call crosses a network, so that it pays to ask about many files at once
+    digest_wanted          False: the target's own digest names the content, so that no source of several chunks is read
+                           once more for its SHA-256
     """
 
     chunk_min: int
@@ -227,3 +235,4 @@ class Limits:
     open_leaves_trace: bool = True
     digest_first: bool = False
     remote: bool = False
+    digest_wanted: bool = True

@@ -181,6 +181,9 @@ class ChunkBody:
             if on_bytes:
                 on_bytes(len(piece))
 
+    def quiet(self) -> Iterator[memoryview]:
+        return self._source.pieces(self._part.offset, self.size)
+
     @property
     def checksum(self) -> str:
         """XXH3-128 (hex) of the last iteration, which must have run to its end."""

@@ -6,16 +6,19 @@ import errno
 import itertools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+from s3_kit import S3, environment
 from server_kit import ServerProcess
 
 from ppcli import disk
 from ppcli.credentials import Tokens
 from ppcli.origin import Origin
 from ppcli.target import Body, Store, Target
+from ppcli.targets import s3 as s3_target
 from ppcli.transport import Reply, Request, Transport
 
 HOSTS = itertools.count(1)
@@ -118,6 +121,45 @@ class Served:
         return set((self.server.data / "partial").iterdir())
 
 
+class Bucket:
+    """A bucket of its own on a real S3 server, for parts of any size."""
+
+    def __init__(self, s3: S3) -> None:
+        self._made: list[Wire] = []
+        self._patch = pytest.MonkeyPatch()
+        for name, value in environment().items():
+            self._patch.setenv(name, value)
+        self.url = s3.url(s3.bucket(), "pre fix")
+        for name in ("_LIMITS", "_SMALL"):
+            self._patch.setattr(s3_target, name, replace(getattr(s3_target, name), chunk_min=1))
+
+    def http(self, base: str) -> Transport:
+        self._made.append(Wire(base))
+        return self._made[-1]
+
+    def unfinished(self, target: Target) -> int:
+        assert isinstance(target, Store)
+        return len(list(target.incomplete()))
+
+    @contextmanager
+    def flip(self, data: bytes, times: int) -> Iterator[list[int]]:
+        left = [times]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Wire, "flip", (data, left))
+            yield left
+
+    @contextmanager
+    def fail(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Wire, "down", True)
+            yield
+
+    def close(self) -> None:
+        self._patch.undo()
+        for wire in self._made:
+            wire.close()
+
+
 class Wire(Transport):
     """A transport that can flip a bit, or lead nowhere."""
 
@@ -149,6 +191,9 @@ class Flipped:
     @property
     def checksum(self) -> str:
         return self._body.checksum
+
+    def quiet(self) -> Iterator[memoryview]:
+        return self._body.quiet()
 
     def __iter__(self) -> Iterator[memoryview]:
         for piece in self._body:

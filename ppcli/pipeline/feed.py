@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -28,7 +28,7 @@ class FileRun:
     and its digest. `sent` counts bytes that went out, `copied` chunks that were adopted, `users` the workers that have
     it in hand. The feed's lock guards `left`, `users`, `active` and `dead`. `lost` says why its session is gone,
     `again` that it gets another; `opened` is when it was asked for (seconds since the epoch), None for that of an
-    earlier run."""
+    earlier run. `offers` are slots of chunks that were found in the session and are not proved yet."""
 
     index: int
     entry: FileEntry
@@ -43,6 +43,7 @@ class FileRun:
     parts: deque[Part] = field(default_factory=deque)
     backlog: deque[Unit] = field(default_factory=deque)
     digests: Digests | None = None
+    offers: Mapping[int, Slot] = field(default_factory=dict)
     sent: int = 0
     copied: int = 0
     users: int = 0
@@ -176,11 +177,12 @@ class Feed:
         with self._senders:
             self._advance(run, 1)
 
-    def adopted(self, run: FileRun, chunks: int) -> None:
-        """So many chunks are confirmed without being sent."""
+    def adopted(self, run: FileRun, copied: int, kept: int) -> None:
+        """So many chunks are confirmed without being sent: copied from the version that is there, or kept as they were
+        found in the session."""
         with self._senders:
-            run.copied += chunks
-            self._advance(run, chunks)
+            run.copied += copied
+            self._advance(run, copied + kept)
 
     def use(self, run: FileRun) -> None:
         """Have a file in hand without taking work of it; `release` gives it back."""

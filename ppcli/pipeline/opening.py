@@ -46,7 +46,8 @@ class Opened:
     @property
     def hashed(self) -> bool:
         """No separate reading for the digest: it is known, or the only chunk gives it on its way."""
-        return self.run.entry.digest is not None or len(self.run.receipts) == 1
+        run = self.run
+        return run.entry.digest is not None or len(run.receipts) == 1 or not run.limits.digest_wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class Opener:
     def reserve_soon(self, run: FileRun, parts: Sequence[Part]) -> Reserved:
         """As `reserve`, but the slots are durable, and may be used, only once the ticket is redeemed."""
         context = self._context
-        if self._adoptable(run):
+        if run.offers or self._adoptable(run):
             parts = self._adopt(run, parts)
         slots: Sequence[Slot] = ()
         if parts:
@@ -135,6 +136,7 @@ class Opener:
             chunks=len(entry.chunks),
             digest=entry.digest,
             immutable=self._immutable,
+            fresh=self._context.job.manifest.options.fresh,
         )
 
     def _replan(self, index: int, entry: FileEntry, source: Source, limits: Limits) -> None:
@@ -185,7 +187,7 @@ class Opener:
                 Step.OPEN, opening.entry, None, lambda: target.open(opening.plan, opening.old, opening.base)
             )
             survey = None
-            if opening.old is not None:
+            if opening.old is not None or session.taken_over:
                 known = [receipt for chunk in opening.entry.chunks if (receipt := _receipt(chunk)) is not None]
                 survey = context.call(
                     Step.SURVEY, opening.entry, None, lambda: target.survey(session, opening.plan, known)
@@ -222,12 +224,14 @@ class Opener:
 
     def _sort(self, run: FileRun, survey: Survey | None, sums: Digests | None) -> tuple[list[Part], list[Unit]]:
         """Chunks that want a slot, chunks that have one; those that are there are counted and done."""
-        parts, units, gone = [], [], []
+        parts, units, gone, offers = [], [], [], {}
         for chunk in run.entry.chunks:
             held = survey.held.get(chunk.index) if survey else None
             missing = survey is not None and survey.authoritative and held is None
             receipt = held or _receipt(chunk)
-            if chunk.state is ChunkState.PLANNED or receipt is None:
+            if held is not None and held.slot != chunk.slot:
+                offers[chunk.index] = held.slot
+            if chunk.state is ChunkState.PLANNED or receipt is None or chunk.index in offers:
                 parts.append(_part(chunk, sums))
             elif chunk.state is ChunkState.RESERVED:
                 units.append(Unit(run, _part(chunk, sums), receipt.slot))
@@ -241,6 +245,7 @@ class Opener:
                 run.left -= 1
                 run.resumed = True
                 self._context.meter.skipped(1, chunk.size)
+        run.offers = offers
         if gone:
             reason = "the target does not have them any more"
             self._context.recorder.post(steps.Reset(run.index, tuple(gone), reason)).wait()
@@ -251,11 +256,15 @@ class Opener:
         return run.limits.adopts and base is not None and bool(base.slots) and base.chunk_size == run.plan.chunk_size
 
     def _adopt(self, run: FileRun, parts: Sequence[Part]) -> Sequence[Part]:
-        """Keep unchanged chunks of the version that is there; gives the parts that differ."""
-        assert run.base is not None
-        context, rest, tickets = self._context, [], []
+        """Keep what the session was found to hold, and unchanged chunks of the version that is there; gives the parts
+        that differ from both."""
+        context, rest, tickets, kept = self._context, [], [], 0
+        there = run.base.slots if run.base is not None and self._adoptable(run) else ()
         for part in parts:
-            receipt = self._adopted(run, part, run.base) if part.index < len(run.base.slots) else None
+            receipt = self._adopted(run, part, run.offers.get(part.index))
+            found = receipt is not None
+            if receipt is None and part.index < len(there):
+                receipt = self._adopted(run, part, there[part.index])
             if receipt is None:
                 rest.append(part)
                 continue
@@ -263,18 +272,25 @@ class Opener:
             evidence = receipt.evidence or Evidence.ETAG
             step = steps.Confirmed(run.index, part.index, receipt.slot, receipt.checksum, receipt.etag, evidence)
             tickets.append(context.recorder.post(step))
-            context.meter.copied(part.size)
+            if found:
+                kept += 1
+                run.resumed = True
+                context.meter.skipped(1, part.size)
+            else:
+                context.meter.copied(part.size)
         for ticket in tickets:
             ticket.wait()
-        context.feed.adopted(run, len(tickets))
+        context.feed.adopted(run, len(tickets) - kept, kept)
         return rest
 
-    def _adopted(self, run: FileRun, part: Part, base: Remote) -> Receipt | None:
+    def _adopted(self, run: FileRun, part: Part, slot: Slot | None) -> Receipt | None:
         context = self._context
+        if slot is None:
+            return None
         known = Part(part.index, part.offset, part.size, run.source.checksum(part, context.reading))
-        slot = base.slots[part.index]
+        body = run.source.body(known, on_bytes=context.reading)
         return context.call(
-            Step.ADOPT, run, part.index, lambda: context.target.adopt(run.session, run.plan, known, slot)
+            Step.ADOPT, run, part.index, lambda: context.target.adopt(run.session, run.plan, known, slot, body)
         )
 
 

@@ -24,6 +24,7 @@ SCHEMES: Mapping[str, str] = {
     "https": "ppcli.targets.putplace",
     "putplace+http": "ppcli.targets.putplace",
     "putplace+https": "ppcli.targets.putplace",
+    "s3": "ppcli.targets.s3",
 }
 
 
