@@ -33,6 +33,12 @@ class Exchange:
         found = re.search(r"/chunk/(\d+)$", self.path)
         return int(found[1]) if found and self.method == "PUT" else None
 
+    @property
+    def part(self) -> int | None:
+        """The number of an S3 part that is sent, not copied."""
+        found = re.search(r"[?&]partNumber=(\d+)", self.path)
+        return int(found[1]) if found and self.method == "PUT" and self.size else None
+
 
 @dataclass
 class Rule:
@@ -145,7 +151,7 @@ class _Connection(socketserver.BaseRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             pass  # an early answer: let it through
         answer, fields = server.head()
-        body = server.take(int(fields.get("content-length", 0)))
+        body = b"" if method == "HEAD" else server.take(int(fields.get("content-length", 0)))
         exchange.status = int(answer.split(b" ", 2)[1])
         if rule and rule.cut:
             return False

@@ -1,5 +1,5 @@
-"""A real S3 server for tests: moto's, as a process of its own on a free loopback port, or whatever PPCLI_TEST_S3_ENDPOINT
-names, with the usual AWS variables.
+"""A real S3 server for tests: moto's, as a process of its own on a free loopback port, or whatever
+PPCLI_TEST_S3_ENDPOINT names, with the usual AWS variables.
 
 with running_s3() as s3:
     s3.url("bucket", adopt_after="0")     # a target
@@ -39,15 +39,15 @@ KEYS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 _BUCKETS = itertools.count(1)
-_QUIET = "import logging; logging.getLogger('werkzeug').disabled = True\n"
-_SERVER = _QUIET + (
-    "from moto.server import DomainDispatcherApplication, create_backend_app\n"
-    "from werkzeug.serving import WSGIRequestHandler, make_server\n"
-    "import sys\n"
-    "WSGIRequestHandler.protocol_version = 'HTTP/1.1'\n"
-    "server = make_server('127.0.0.1', int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=True)\n"
-    "server.serve_forever()\n"
-)
+_SERVER = """
+import logging, sys
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+logging.getLogger("werkzeug").disabled = True
+WSGIRequestHandler.protocol_version = "HTTP/1.1"
+make_server("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=True).serve_forever()
+"""
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,8 @@ class Api:
 
     def part_size(self, key: str, etag: str) -> int | None:
         """The size of the first part of a multipart object; None where the server cannot say."""
-        got = self._ask("HEAD", key, {"partNumber": "1"}, {"If-Match": f'"{etag}"'})
-        if isinstance(got, Fault) or "x-amz-mp-parts-count" not in got.headers:
+        got = self._ask("HEAD", key, {"partNumber": "1"})
+        if isinstance(got, Fault) or got.headers.get("x-amz-mp-parts-count") != etag.rpartition("-")[2]:
             return None
         size = got.headers.get("content-length", "")
         return int(size) if size.isdigit() and int(size) else None
@@ -127,10 +127,18 @@ class Api:
         if isinstance(got, Fault):
             if got.status == 404 and got.code in {"", "NotFound", *s3_errors.NO_UPLOAD, *s3_errors.NO_KEY}:
                 raise SessionLost("the server no longer knows its upload")
+            if got.status == 500:  # some say so of a part whose upload is gone
+                self._check_open(key, upload)
             if got.status in (400, 501):
                 return got
             raise got.error()
         return got.headers
+
+    def _check_open(self, key: str, upload: str) -> None:
+        """Raises `SessionLost` where the upload is certain to be gone."""
+        got = self._ask("GET", key, {"uploadId": upload, "max-parts": "1"})
+        if isinstance(got, Fault) and got.code in s3_errors.NO_UPLOAD:
+            raise SessionLost("the server no longer knows its upload")
 
     def copy_part(self, key: str, upload: str, number: int, etag: str, first: int, last: int) -> StoredPart | None:
         """Bytes `first` to `last` of what is under `key` become a part; None where it is another object now, or the
