@@ -46,7 +46,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 logging.getLogger("werkzeug").disabled = True
 WSGIRequestHandler.protocol_version = "HTTP/1.1"
-make_server("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=True).serve_forever()
+app = DomainDispatcherApplication(create_backend_app)
+make_server("127.0.0.1", int(sys.argv[1]), app, threaded=True).serve_forever()
 """
 
 

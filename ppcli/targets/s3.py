@@ -50,6 +50,7 @@ def connect(url: str, settings: Settings) -> S3Target:
     """Nothing is asked yet. Raises `Usage` where it is no such URL, or the extra is not installed."""
     wanted = s3_url.parse(url)
     identity = Identity(wanted.profile)
+    identity.check_installed()
     if wanted.endpoint is None and (endpoint := identity.endpoint) is not None:
         wanted = s3_url.parse(wanted.url(endpoint=endpoint))
     api = Api(Wire(wanted, identity, settings.http))

@@ -1,8 +1,14 @@
-"""Who we are on AWS, from botocore: environment, profiles, SSO, processes, containers and instances, with refresh."""
+"""Who we are on AWS, from botocore: environment, profiles, SSO, processes, containers and instances, with refresh.
+
+Loading botocore takes longer than sending a small file, so it is left alone where it has nothing to add: keys in the
+environment come first for it as well, and without a config file there are no variables in one."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import threading
+from pathlib import Path
 from typing import Any
 
 from ppcli.errors import Credentials, Transient, Usage
@@ -24,13 +30,12 @@ class Identity:
     @property
     def region(self) -> str:
         """What the environment or the profile says, else us-east-1, from where AWS tells a bucket's own."""
-        return self._variable("region") or _REGION
+        given = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        return given or self._variable("region") or _REGION
 
     @property
     def endpoint(self) -> str | None:
         """AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or the profile's `endpoint_url`."""
-        import os
-
         for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
             if os.environ.get(name):
                 return os.environ[name]
@@ -38,6 +43,9 @@ class Identity:
 
     def key(self) -> Key:
         """The present credentials; botocore renews those that are about to end. Raises `Credentials`."""
+        if self._profile is None and (found := _from_environment()) is not None:
+            return found
+        self.check_installed()
         from botocore.exceptions import BotoCoreError
 
         with self._lock:
@@ -65,6 +73,9 @@ class Identity:
         return self.key() != used
 
     def _variable(self, name: str) -> str | None:
+        config = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config")
+        if self._profile is None and not _is_file(config):
+            return None
         with self._lock:
             session = self._opened()
             try:
@@ -75,14 +86,31 @@ class Identity:
 
     def _opened(self) -> Any:
         if self._session is None:
-            try:
-                from botocore.session import Session
-            except ImportError:
-                raise Usage(
-                    "S3 needs packages that are not installed.", hint="Run: pip install 'ppcli[s3]'.", reason="extra"
-                ) from None
+            self.check_installed()
+            from botocore.session import Session
+
             self._session = Session(profile=self._profile)
         return self._session
+
+    def check_installed(self) -> None:
+        """Raises `Usage` where the extra is missing."""
+        for package in ("botocore", "awscrt"):
+            if importlib.util.find_spec(package) is None:
+                said = "S3 needs packages that are not installed."
+                raise Usage(said, hint="Run: pip install 'ppcli[s3]'.", reason="extra")
+
+
+def _from_environment() -> Key | None:
+    access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    token = os.environ.get("AWS_SESSION_TOKEN") or os.environ.get("AWS_SECURITY_TOKEN")
+    return Key(access, secret, token) if access and secret else None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.expanduser().is_file()
+    except (RuntimeError, OSError):
+        return False
 
 
 def _refused(error: Exception) -> Credentials:
