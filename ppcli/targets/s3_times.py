@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 
 def when(text: str | None) -> float | None:
     """Seconds since the epoch; None for what is no time."""
     if not text:
         return None
+    from email.utils import parsedate_to_datetime
+
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from ppcli.target import Body
@@ -17,6 +16,7 @@ from ppcli.targets import s3_errors
 from ppcli.targets.s3_credentials import Identity
 from ppcli.targets.s3_errors import Fault
 from ppcli.targets.s3_signing import UNSIGNED, Key, encoded, query_of, signed
+from ppcli.targets.s3_times import when
 from ppcli.targets.s3_url import Wanted
 from ppcli.transport import Reply, Request, Transport
 from ppcli.transport.messages import PATIENCE
@@ -111,7 +111,7 @@ class Wire:
                 self._region, self._address = fault.region, None
             return "region"
         if fault.code in s3_errors.CLOCK and "clock" not in learned and (date := fault.headers.get("date")):
-            self._skew = _moment(date) - time.time()
+            self._skew = (when(date) or time.time()) - time.time()
             return "clock"
         if fault.code in s3_errors.EXPIRED and "key" not in learned and self._identity.renew(used):
             return "key"
@@ -176,10 +176,3 @@ class Wire:
         if path_style or (path_style is None and ("." in bucket or bucket != bucket.lower())):
             return self._http(f"https://{host}"), f"/{bucket}"
         return self._http(f"https://{bucket}.{host}"), ""
-
-
-def _moment(date: str) -> float:
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, OverflowError):
-        return time.time()

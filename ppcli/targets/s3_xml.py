@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape
 
 from ppcli.errors import Transient
 
@@ -87,8 +86,13 @@ def deletion(keys: Iterable[str]) -> bytes:
     )
 
 
+def escape(text: str) -> str:
+    """As xml.sax.saxutils has it, whose module loads half of urllib."""
+    return text.replace("&", "&amp;").replace(">", "&gt;").replace("<", "&lt;")
+
+
 def _text(text: str) -> str:
-    return escape(text, {"\r": "&#13;", "\n": "&#10;", "\t": "&#9;"})
+    return escape(text).replace("\r", "&#13;").replace("\n", "&#10;").replace("\t", "&#9;")
 
 
 def _document(name: str, inside: str) -> bytes:
