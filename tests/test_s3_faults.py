@@ -188,6 +188,41 @@ def test_expired_credentials_are_read_again(make: Make, source: Source, monkeypa
     assert "Credential=newer/" in wire.asked[1][1].headers["Authorization"]
 
 
+def test_a_profile_is_asked_again_when_its_credentials_have_expired(
+    make: Make, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By botocore: here, a profile whose keys come from a program."""
+    program = tmp_path / "keys.sh"
+    program.write_text(
+        f"#!/bin/sh\necho x >> {tmp_path}/asked\nn=$(wc -l < {tmp_path}/asked)\n"
+        'echo "{\\"Version\\":1,\\"AccessKeyId\\":\\"AK$((n))\\",\\"SecretAccessKey\\":\\"s\\"}"\n'
+    )
+    program.chmod(0o755)
+    (tmp_path / "config").write_text(f"[profile ci]\ncredential_process = {program}\nregion = eu-north-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    url = "s3://box?endpoint=http://127.0.0.1:1&profile=ci"
+    target, wire = make(error(400, "ExpiredToken"), fine(etag=MD5S[0]), url=url)
+    send(target, source)
+    first, second = (request.headers["Authorization"] for _, request in wire.asked)
+    assert "Credential=AK1/" in first and "/eu-north-1/s3/" in first
+    assert "Credential=AK2/" in second
+    with pytest.raises(Credentials):
+        send(make(url="s3://box?endpoint=http://127.0.0.1:1&profile=nobody")[0], source)
+
+
+def test_the_endpoint_of_the_environment_is_part_of_the_place(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:2/")
+    target, _ = make(url="s3://box/p?adopt_after=5&acl=private")
+    assert target.url == "s3://box/p?acl=private&endpoint=http://127.0.0.1:2"
+
+
+def test_what_is_checked_and_not_repeated_is_not_called_verified(make: Make, source: Source) -> None:
+    target, _ = make(fine(etag="x"))
+    assert send(target, source, Session("U1", detail={"checks": "crc64nvme"})).evidence is Evidence.ETAG
+
+
 def test_credentials_that_stay_expired_pause_the_job(make: Make, source: Source) -> None:
     target, wire = make(error(400, "ExpiredToken"))
     with pytest.raises(Credentials) as caught:

@@ -52,7 +52,7 @@ def connect(url: str, settings: Settings) -> S3Target:
     identity = Identity(wanted.profile)
     identity.check_installed()
     if wanted.endpoint is None and (endpoint := identity.endpoint) is not None:
-        wanted = s3_url.parse(wanted.url(endpoint=endpoint))
+        wanted = wanted.at(endpoint)
     api = Api(Wire(wanted, identity, settings.http))
     memory = Memory(settings.data_dir, wanted.endpoint or "aws", wanted.bucket)
     return S3Target(wanted, api, memory)
@@ -232,13 +232,7 @@ class S3Target(Contents):
         return {"Content-Type": kind, **self._wanted.headers}
 
     def _completed(self, key: str, file: FilePlan, etag: str, receipts: Sequence[Receipt]) -> Remote:
-        whole = s3_proof.whole_checksum(receipts)
-        if whole is not None:
-            digest: str | None = f"crc64nvme:{base64.b64decode(whole).hex()}"
-        elif len(receipts) == 1:
-            digest = s3_proof.object_digest(etag, {}, None)
-        else:
-            digest = s3_proof.parts_digest(etag, {}, file.chunk_size) if etag == s3_proof.whole_etag(receipts) else None
+        digest = s3_proof.whole_digest(receipts, etag, file.chunk_size)
         if len(receipts) > 1:
             self._memory.learn_parts(key, etag, Parts(file.chunk_size, [receipt.checksum for receipt in receipts]))
         return Remote(file.name, self._location(key), file.size, digest, self._api.now, etag)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from ppcli.errors import Usage
@@ -31,7 +31,8 @@ _HEADERS = {
     "tagging": "x-amz-tagging",
 }
 _PLACES = ("endpoint", "region", "profile", "addressing", "requester_pays", "sign_payload")
-_KNOWN = {*_HEADERS, *_PLACES, "adopt_after"}
+_ADOPT_AFTER = "adopt_after"
+_KNOWN = {*_HEADERS, *_PLACES, _ADOPT_AFTER}
 _META = "meta."
 
 
@@ -51,6 +52,11 @@ class Wanted:
     headers: Mapping[str, str]
     options: Mapping[str, str]
 
+    def at(self, endpoint: str) -> Wanted:
+        """The same at an endpoint that was found elsewhere. Raises `Usage` where that is no URL."""
+        found = _endpoint(self.url(), endpoint)
+        return replace(self, endpoint=found, options={**self.options, "endpoint": found})
+
     def key(self, name: str) -> str:
         return f"{self.prefix}/{name}" if self.prefix else name
 
@@ -60,14 +66,13 @@ class Wanted:
             return key
         return key.removeprefix(f"{self.prefix}/") if key.startswith(f"{self.prefix}/") else None
 
-    def url(self, **more: str) -> str:
-        """The canonical URL of the place. `more` are options that were found elsewhere and belong to it."""
-        return self._url(self.prefix, {**self.options, **more})
+    def url(self) -> str:
+        """The canonical URL of the place: how long to wait for others is no part of it."""
+        return self._url(self.prefix, {name: text for name, text in self.options.items() if name != _ADOPT_AFTER})
 
-    def location(self, key: str, **more: str) -> str:
+    def location(self, key: str) -> str:
         """Where an object is: only what it takes to find it."""
-        places = {name: value for name, value in self.options.items() if name in _PLACES}
-        return self._url(key, places | more)
+        return self._url(key, {name: text for name, text in self.options.items() if name in _PLACES})
 
     def _url(self, path: str, options: Mapping[str, str]) -> str:
         query = f"?{urlencode(sorted(options.items()), safe=':/')}" if options else ""
@@ -99,7 +104,7 @@ def parse(url: str) -> Wanted:
         region=options.get("region"),
         profile=options.get("profile"),
         path_style=_path_style(url, options.get("addressing")),
-        adopt_after=_seconds(url, options.get("adopt_after")),
+        adopt_after=_seconds(url, options.get(_ADOPT_AFTER)),
         requester_pays=_flag(url, options, "requester_pays"),
         sign_payload=_flag(url, options, "sign_payload"),
         headers=_headers(options),
