@@ -371,6 +371,45 @@ def test_the_survey_reads_every_page_and_compares_part_by_part(make: Make) -> No
     assert dict(parse_qsl(wire.asked[1][1].path.partition("?")[2]))["part-number-marker"] == "1"
 
 
+def test_lists_are_read_page_by_page(make: Make) -> None:
+    def page(key: str, more: str) -> Answer:
+        told = f"<Contents><Key>pre/{key}</Key><Size>1</Size><ETag>&quot;x&quot;</ETag></Contents>"
+        return fine(f"<ListBucketResult><EncodingType>url</EncodingType>{more}{told}</ListBucketResult>")
+
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t/1+</NextContinuationToken>"
+    target, wire = make(page("a%20b%2Bc", more), page("%C3%BC", ""))
+    assert [remote.name for remote in target.list("")] == ["a b+c", "ü"]
+    assert dict(parse_qsl(wire.asked[1][1].path.partition("?")[2]))["continuation-token"] == "t/1+"
+
+
+def test_open_uploads_are_read_page_by_page(make: Make) -> None:
+    def page(upload: str, more: str) -> Answer:
+        told = (
+            f"<Upload><Key>pre/a</Key><UploadId>{upload}</UploadId><Initiated>2026-01-02T03:04:05Z</Initiated></Upload>"
+        )
+        return fine(f"<ListMultipartUploadsResult>{more}{told}</ListMultipartUploadsResult>")
+
+    more = (
+        "<IsTruncated>true</IsTruncated><NextKeyMarker>pre/a</NextKeyMarker><NextUploadIdMarker>U1</NextUploadIdMarker>"
+    )
+    target, wire = make(page("U1", more), listing((1, 5, "x")), page("U2", ""), error(404, "NoSuchUpload"))
+    (found,) = target.incomplete()
+    assert (found.id, found.name, found.size, found.modified) == ("U1", "a", 5, 1767323045.0)
+    assert "upload-id-marker=U1" in wire.asked[2][1].path
+
+
+def test_what_cannot_be_removed_is_told(make: Make) -> None:
+    refused = fine(
+        "<DeleteResult><Error><Key>pre/a</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>"
+    )
+    target, wire = make(THERE, MISSING, refused)
+    with pytest.raises(Rejected) as caught:
+        target.remove(["a", "b"])
+    assert caught.value.reason == "forbidden"
+    keys = [node.text("Key") for node in s3_xml.parse(wire.asked[-1][1].content).all("Object")]
+    assert keys == ["pre/a"]
+
+
 def test_a_server_that_lists_no_parts_is_no_authority(make: Make) -> None:
     for answer in ((405, {}, ""), error(501, "NotImplemented"), error(403, "AccessDenied")):
         survey = make(answer)[0].survey(SESSION, PLAN, RECEIPTS)

@@ -229,6 +229,7 @@ def test_names(rig: Rig) -> None:
     assert rig.cli("ls").stdout == b""
 
 
+@pytest.mark.sweep
 def test_many_objects_are_listed_page_by_page(rig: Rig) -> None:
     for number in range(1100):
         (rig.root / "many").mkdir(exist_ok=True)
