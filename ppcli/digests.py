@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from ppcli import disk
+from ppcli import checksums, disk
 from ppcli.model import Fingerprint
 from ppcli.source import Source, fingerprint, unsettled
 
@@ -34,7 +34,7 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class DigestCache:
-    """`sha256:hex` by absolute path and fingerprint. None of its methods fails because of the cache itself."""
+    """`algorithm:hex` by absolute path, algorithm and fingerprint. None of its methods fails because of the cache."""
 
     def __init__(self, data_dir: Path) -> None:
         """Opens nothing yet; `get` alone never creates the file."""
@@ -46,9 +46,9 @@ class DigestCache:
         self._usable = True
         self._pruned = False
 
-    def get(self, path: Path, seen: Fingerprint) -> str | None:
+    def get(self, path: Path, seen: Fingerprint, algorithm: str = checksums.SHA256) -> str | None:
         """The digest that was recorded for exactly this revision."""
-        key, stamp = _key(path), _stamp(seen)
+        key, stamp = _key(path, algorithm), _stamp(seen)
         with self._lock:
             if key in self._pending:
                 known, digest = self._pending[key]
@@ -61,18 +61,18 @@ class DigestCache:
         with self._lock:
             if not self._usable:
                 return
-            self._pending[_key(path)] = (_stamp(seen), digest)
+            self._pending[_key(path, digest.partition(":")[0])] = (_stamp(seen), digest)
             if len(self._pending) >= _BATCH or time.monotonic() - self._flushed >= _FLUSH_AFTER:
                 self._flush()
 
-    def of_file(self, path: Path, fresh: bool = False) -> str:
+    def of_file(self, path: Path, fresh: bool = False, algorithm: str = checksums.SHA256) -> str:
         """The digest of a file: the recorded one, or by reading it (`fresh`: always). Raises `SourceError`."""
-        if not fresh and (known := self.get(path, fingerprint(path))):
+        if not fresh and (known := self.get(path, fingerprint(path), algorithm)):
             return known
         with Source(path) as source:
             seen = source.fingerprint
             settled = not unsettled(seen)
-            digest = source.digests(max(seen.size, 1)).whole
+            digest = checksums.digest_of(source.pieces(0, seen.size), algorithm)
         if settled and fingerprint(path) == seen:
             self.put(path, seen, digest)
         return digest
@@ -155,8 +155,9 @@ class DigestCache:
             self._usable = False
 
 
-def _key(path: Path) -> bytes:
-    return os.fsencode(path.absolute())
+def _key(path: Path, algorithm: str) -> bytes:
+    place = os.fsencode(path.absolute())
+    return place if algorithm == checksums.SHA256 else place + b"\0" + algorithm.encode()
 
 
 def _stamp(seen: Fingerprint) -> str:

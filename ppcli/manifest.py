@@ -64,6 +64,7 @@ class JobOptions:
     chunk_size: int | None = None
     immutable: bool = False
     fail_fast: bool = False
+    fresh: bool = False
 
 
 @dataclass(slots=True)

@@ -143,13 +143,15 @@ class Receipt:
 class Session:
     """What the target calls one file's upload. `expires_at` `slides` where every chunk that is stored moves it on.
     `detail` is the target's own, kept in the manifest, never a secret. `in_order`: chunks go one at a time, in order of
-    offset, whatever `Limits.sends` says."""
+    offset, whatever `Limits.sends` says. `taken_over`: somebody else began it, so what it holds counts only once it is
+    proved against the source."""
 
     id: str
     expires_at: float | None = None
     detail: Mapping[str, str] = field(default_factory=dict)
     slides: bool = False
     in_order: bool = False
+    taken_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ class FilePlan:
     """One file of a job, as a target sees it.
 
     `key` names it within the job and survives restarts (with `job` it is the owner of everything reserved for it).
-    `digest` is `sha256:hex` where it is known; `immutable` forbids replacing other content under `name`.
+    `digest` is `sha256:hex` where it is known; `immutable` forbids replacing other content under `name`; `fresh`
+    forbids to take over what somebody else began.
     """
 
     job: str
@@ -169,11 +172,13 @@ class FilePlan:
     chunks: int
     digest: str | None = None
     immutable: bool = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A finished object on a target. `slots`, one per chunk of `chunk_size`, let a new version adopt chunks."""
+    """A finished object on a target. `digest` is `algorithm:hex` (see `checksums`). `slots`, one per chunk of
+    `chunk_size`, let a new version adopt chunks."""
 
     name: str
     location: str
@@ -198,7 +203,8 @@ class Incomplete:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a session holds. Authoritative: a chunk that is not in `held` is not there."""
+    """What a session holds. Authoritative: a chunk that is not in `held` is not there. A chunk in `held` that the
+    manifest does not know may be adopted, from the slot of its receipt."""
 
     held: Mapping[int, Receipt]
     authoritative: bool
@@ -230,6 +236,8 @@ class Limits:
     keeps_starts           True: an upload that breaks off leaves the start of its chunk there, so the chunk's checksum
                            is made durable before its first byte goes: a later run knows then whose bytes they are
     reserves               chunks whose slots are asked for in one call at most; None: as many as are wanted
+    digest_wanted          False: the target's own digest names the content, so that no source of several chunks is read
+                           once more for its SHA-256
     """
 
     chunk_min: int
@@ -245,3 +253,4 @@ class Limits:
     remote: bool = False
     keeps_starts: bool = False
     reserves: int | None = None
+    digest_wanted: bool = True

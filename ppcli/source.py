@@ -195,9 +195,12 @@ class ChunkBody:
 
     def digest(self, algorithm: str, start: int) -> bytes:
         hasher = hashlib.new(algorithm, usedforsecurity=False)
-        for piece in self._source.pieces(self._part.offset + start, self.size - start):
+        for piece in self.quiet(start):
             hasher.update(piece)
         return hasher.digest()
+
+    def quiet(self, start: int = 0) -> Iterator[memoryview]:
+        return self._source.pieces(self._part.offset + start, self.size - start)
 
     @property
     def checksum(self) -> str:
@@ -223,6 +226,9 @@ class Tail:
 
     def __iter__(self) -> Iterator[memoryview]:
         return self._chunk.starting(self._start)
+
+    def quiet(self) -> Iterator[memoryview]:
+        return self._chunk.quiet(self._start)
 
     @property
     def checksum(self) -> str:

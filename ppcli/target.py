@@ -29,6 +29,10 @@ class Body(Protocol):
 
     def __iter__(self) -> Iterator[memoryview]: ...
 
+    def quiet(self) -> Iterator[memoryview]:
+        """The same bytes, only to be hashed: they do not count as sent."""
+        ...
+
     @property
     def checksum(self) -> str:
         """XXH3-128 (hex) of the bytes given by the last iteration, which must have run to its end."""
@@ -66,8 +70,8 @@ class Target(Protocol):
         ...
 
     def digest(self, remote: Remote, *, fresh: bool = False) -> str | None:
-        """`sha256:hex` of the stored content: what the target recorded or computes, or a (cached) reading of it.
-        `fresh` reads it again. None where the target cannot say."""
+        """`algorithm:hex` of the stored content (see `checksums`): what the target recorded or computes, or a (cached)
+        reading of it. `fresh` reads it again. None where the target cannot say."""
         ...
 
     def open(self, file: FilePlan, old: Session | None, base: Remote | None) -> Session:
@@ -84,9 +88,10 @@ class Target(Protocol):
         """One slot for each part, in order. A part that has a slot already (after a reset) may get the same again."""
         ...
 
-    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot) -> Receipt | None:
-        """Keep or copy an unchanged chunk on the target's side: `part.checksum` is that of the new bytes. None where
-        `base` holds anything else."""
+    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot, body: Body) -> Receipt | None:
+        """Keep or copy an unchanged chunk on the target's side: `part.checksum` is that of the new bytes, which `body`
+        gives to be hashed. `base` is a slot of the version that is there, or of what the survey found. None where it
+        holds anything else."""
         ...
 
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: ChunkBytes) -> Receipt:

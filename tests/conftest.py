@@ -11,6 +11,7 @@ from cli_kit import Cli, fast_directory, make_cli
 
 if TYPE_CHECKING:
     from putplace_kit import PutPlace
+    from s3_kit import S3
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,15 @@ def putplace() -> Iterator[PutPlace]:
     from putplace_kit import running_putplace
 
     with fast_directory() as path, running_putplace(path) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """A real S3 server, one for all tests."""
+    from s3_kit import running_s3
+
+    with fast_directory() as path, running_s3(path) as server:
         yield server
 
 

@@ -132,9 +132,9 @@ class Faulty:
         self._fault("lost:reserve", file.name, parts[0].index)
         return slots
 
-    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot) -> Receipt | None:
+    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot, body: Body) -> Receipt | None:
         self._fault("adopt", file.name, part.index)
-        return self._target.adopt(session, file, part, base)
+        return self._target.adopt(session, file, part, base, body)
 
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
         self._fault("upload", file.name, part.index)

@@ -122,7 +122,7 @@ class Upload:
         slots = self.base.slots if self.base else ()
         for part in self.parts[: len(slots)]:
             if part.index not in self.receipts:
-                got = self.target.adopt(self.session, self.plan, part, slots[part.index])
+                got = self.target.adopt(self.session, self.plan, part, slots[part.index], MemoryBody(b""))
                 if got:
                     self.receipts[part.index] = got
         return self

@@ -6,11 +6,13 @@ import errno
 import itertools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 from rufh_kit import RufhServer
+from s3_kit import S3, environment
 from server_kit import ServerProcess
 from tus_kit import TusServer
 
@@ -18,6 +20,7 @@ from ppcli import disk
 from ppcli.credentials import Tokens
 from ppcli.origin import Origin
 from ppcli.target import Body, Store, Target
+from ppcli.targets import s3 as s3_target
 from ppcli.transport import Reply, Request, Transport
 
 HOSTS = itertools.count(1)
@@ -175,6 +178,33 @@ class Rufh(Networked):
         return self.server.content(name, self.before)
 
 
+class Bucket(Networked):
+    """A bucket of its own on a real S3 server, for parts of any size."""
+
+    def __init__(self, s3: S3) -> None:
+        self._patch = pytest.MonkeyPatch()
+        for name, value in environment().items():
+            self._patch.setenv(name, value)
+        super().__init__(s3.url(s3.bucket(), "pre fix"))
+        for name in ("_LIMITS", "_SMALL"):
+            self._patch.setattr(s3_target, name, replace(getattr(s3_target, name), chunk_min=1))
+
+    def http(self, base: str) -> Transport:
+        self._made.append(Wire(base))
+        return self._made[-1]
+
+    def unfinished(self, target: Target) -> int:
+        assert isinstance(target, Store)
+        return len(list(target.incomplete()))
+
+    def content(self, target: Target, name: str) -> bytes | None:
+        return stored(target, name)
+
+    def close(self) -> None:
+        self._patch.undo()
+        super().close()
+
+
 class Wire(Transport):
     """A transport that can flip a bit, or lead nowhere."""
 
@@ -206,6 +236,9 @@ class Flipped:
     @property
     def checksum(self) -> str:
         return self._body.checksum
+
+    def quiet(self) -> Iterator[memoryview]:
+        return self._body.quiet()
 
     def __iter__(self) -> Iterator[memoryview]:
         for piece in self._body:

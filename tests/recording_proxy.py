@@ -35,6 +35,12 @@ class Exchange:
         found = re.search(r"/chunk/(\d+)$", self.path)
         return int(found[1]) if found and self.method == "PUT" else None
 
+    @property
+    def part(self) -> int | None:
+        """The number of an S3 part that is sent, not copied."""
+        found = re.search(r"[?&]partNumber=(\d+)", self.path)
+        return int(found[1]) if found and self.method == "PUT" and self.size else None
+
 
 @dataclass
 class Rule:

@@ -24,7 +24,7 @@ LAYERS = [
     ["jobs", "config", "digests", "credentials", "logins"],
     ["jobfiles"],
     ["source", "retry", "names", "lock"],
-    ["pieces"],
+    ["pieces", "checksums"],
     ["summary", "journal"],
     ["manifest"],
     ["steps", "planner", "halt", "disk", "units", "origin"],

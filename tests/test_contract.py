@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from harness import Faulty, Place, quick_retries, run
-from peers import Disk, Peer, Rufh, Served, Tus
+from peers import Bucket, Disk, Peer, Rufh, Served, Tus
 from rufh_kit import RufhServer, running_rufh
 from server_kit import ServerProcess, running_server
 from tus_kit import TusServer, running_tus
@@ -26,7 +26,7 @@ from ppcli.targets import SCHEMES
 
 CHUNK = 4096
 TESTS = itertools.count()
-UNDER_CONTRACT = ["pads", "file", "putplace+http", "tus+http", "rufh+http"]
+UNDER_CONTRACT = ["pads", "file", "putplace+http", "tus+http", "rufh+http", "s3"]
 COUNTING = ["tus+http", "rufh+http"]
 """Protocols without names, whose servers count bytes and compare none: a few promises are beyond them."""
 NAMING = [scheme for scheme in UNDER_CONTRACT if scheme not in COUNTING]
@@ -47,8 +47,8 @@ class Stop:
 
 
 def unknown_to_all(target: Faulty, lost: str) -> int:
-    """Sessions whose id was in a lost reply may be on the server until they expire."""
-    return int(lost == "lost:open" and target.limits(0).open_leaves_trace)
+    """Sessions whose id was in a lost reply: they may be on the server until they expire."""
+    return int(lost == "lost:open" and target.limits(2 * CHUNK).open_leaves_trace)
 
 
 def calm(step: str, name: str, chunk: int | None) -> None:
@@ -89,6 +89,10 @@ def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Peer]:
             rufh = Rufh(request.getfixturevalue("rufh"))
             yield rufh
             rufh.close()
+        case "s3":
+            bucket = Bucket(request.getfixturevalue("s3"))
+            yield bucket
+            bucket.close()
         case scheme:
             served = Served(scheme, request.getfixturevalue("server"))
             yield served

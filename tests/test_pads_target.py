@@ -196,7 +196,7 @@ def test_adopt_wants_the_same_bytes_at_the_same_place(home: Path) -> None:
 
     def adopt(part: Part, slot: int | str) -> Receipt | None:
         assert upload.session
-        return pads.adopt(upload.session, upload.plan, part, slot)
+        return pads.adopt(upload.session, upload.plan, part, slot, MemoryBody(b""))
 
     assert adopt(replace(part, checksum="0" * 32), v1.slots[0]) is None
     assert adopt(replace(part, checksum=None), v1.slots[0]) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import xxhash
 
-from ppcli import disk
+from ppcli import checksums, disk
 from ppcli.app.objects import listed, not_found, store_of
 from ppcli.app.workplace import Workplace
 from ppcli.errors import Integrity, Rejected, StepFailure, Usage, local_error, local_io
@@ -82,14 +81,17 @@ class _Fetch:
         return self.result(count, size)
 
     def to_stdout(self, remote: Remote) -> int:
-        digest = hashlib.sha256()
+        expected = self._target.digest(remote)
+        algorithm = _algorithm(expected)
+        digest = checksums.hasher(algorithm)
         size = 0
         for piece in self._read(remote, 0):
             digest.update(piece)
             if not _print(piece):  # a reader that had enough is no failure
                 return size
             size += len(piece)
-        self._check(remote, f"sha256:{digest.hexdigest()}")
+        if expected is not None and expected != f"{algorithm}:{digest.hexdigest()}":
+            raise _damaged(remote)
         return size
 
     def to_file(self, remote: Remote, path: Path) -> int:
@@ -114,19 +116,20 @@ class _Fetch:
         return size
 
     def _has(self, path: Path, expected: str | None) -> bool:
-        return expected is not None and self._place.file_digest(path.absolute(), True) == expected
+        return expected is not None and self._place.file_digest(path.absolute(), True, _algorithm(expected)) == expected
 
     def _fill(self, remote: Remote, partial: Path, expected: str | None) -> int:
         """Complete the partial file and verify it; what an earlier run left is read again only to be hashed."""
         fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
-            digest = hashlib.sha256()
+            algorithm = _algorithm(expected)
+            digest = checksums.hasher(algorithm)
             offset = start = _hash_start(fd, remote.size, digest.update)
             for piece in self._read(remote, offset):
                 disk.write_all(fd, piece, offset)
                 digest.update(piece)
                 offset += len(piece)
-            if offset != remote.size or (expected and f"sha256:{digest.hexdigest()}" != expected):
+            if offset != remote.size or (expected and f"{algorithm}:{digest.hexdigest()}" != expected):
                 os.ftruncate(fd, 0)
                 raise _damaged(remote)
             disk.fsync(fd)
@@ -156,16 +159,15 @@ class _Fetch:
     def _expected(self, remote: Remote) -> str | None:
         return self._place.call(Step.READ, remote.name, lambda: self._target.digest(remote))
 
-    def _check(self, remote: Remote, digest: str) -> None:
-        expected = self._expected(remote)
-        if expected is not None and expected != digest:
-            raise _damaged(remote)
-
     def _tell(self, remote: Remote, path: Path, action: Action, size: int) -> None:
         told = FileCompleted(
             None, remote.name, remote.location, remote.size, str(path), remote.digest, action, size, Evidence.CONTENT
         )
         self._place.listener.hear(told)
+
+
+def _algorithm(digest: str | None) -> str:
+    return checksums.SHA256 if digest is None else digest.partition(":")[0]
 
 
 def _print(piece: memoryview | bytes) -> bool:

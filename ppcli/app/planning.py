@@ -152,8 +152,10 @@ class Examiner:
         )
         if there is None:
             return None
-        here = digest or self._place.file_digest(path, self._request.checksum)
-        return here if here == there else None
+        algorithm = there.partition(":")[0]
+        if digest is None or not digest.startswith(f"{algorithm}:"):
+            digest = self._place.file_digest(path, self._request.checksum, algorithm)
+        return digest if digest == there else None
 
     def _failed(self, found: Found, source: str, seen: Fingerprint | None, error: PpcliError) -> FileEntry:
         return plan_file(self._target, found.name, source, seen, None, error)

@@ -243,6 +243,7 @@ class _Put:
             chunk_size=request.chunk_size,
             immutable=request.immutable,
             fail_fast=request.fail_fast,
+            fresh=request.fresh,
         )
 
     def _run_jobs(self, held: Sequence[tuple[Job, list[int], bool]]) -> Result:

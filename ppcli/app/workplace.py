@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from ppcli import config
+from ppcli import checksums, config
 from ppcli.app.signals import Signals
 from ppcli.app.transports import Transports
 from ppcli.digests import DigestCache
@@ -147,8 +147,8 @@ class Workplace:
                 urls.append(seen.target)
         self.mean(*urls)
 
-    def file_digest(self, path: Path, fresh: bool) -> str:
-        return self.digests.of_file(path, fresh=fresh)
+    def file_digest(self, path: Path, fresh: bool, algorithm: str = checksums.SHA256) -> str:
+        return self.digests.of_file(path, fresh, algorithm)
 
     def known_digest(self, path: Path) -> str | None:
         return self.digests.get(path, fingerprint(path))

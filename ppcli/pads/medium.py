@@ -173,6 +173,8 @@ class Bytes:
     def __iter__(self) -> Iterator[memoryview]:
         return (self._data[start : start + PIECE] for start in range(0, self.size, PIECE))
 
+    quiet = __iter__
+
     @property
     def checksum(self) -> str:
         return xxhash.xxh3_128_hexdigest(self._data)

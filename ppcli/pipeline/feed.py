@@ -123,13 +123,14 @@ class Feed:
         with self._lock:
             self._advance(run, 1)
 
-    def adopted(self, run: FileRun, chunks: int) -> None:
-        """So many chunks are confirmed without being sent."""
+    def adopted(self, run: FileRun, copied: int, kept: int) -> None:
+        """So many chunks are confirmed without being sent: copied from the version that is there, or kept as they were
+        found in the session."""
         with self._lock:
-            run.copied += chunks
+            run.copied += copied
             if run.limits.sends is None:
-                self._want(run, -chunks)
-            self._advance(run, chunks)
+                self._want(run, -(copied + kept))
+            self._advance(run, copied + kept)
 
     def use(self, run: FileRun) -> None:
         """Have a file in hand without taking work of it; `release` gives it back."""

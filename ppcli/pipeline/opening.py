@@ -12,7 +12,6 @@ from ppcli.manifest import FileEntry
 from ppcli.model import (
     Chunk,
     ChunkState,
-    Evidence,
     FilePlan,
     Limits,
     Part,
@@ -22,7 +21,7 @@ from ppcli.model import (
     Slot,
     Survey,
 )
-from ppcli.pipeline import digesting
+from ppcli.pipeline import adopting, digesting
 from ppcli.pipeline.context import Context
 from ppcli.pipeline.expiry import starting_over
 from ppcli.pipeline.recorder import Ticket
@@ -58,7 +57,8 @@ class Opened:
     @property
     def hashed(self) -> bool:
         """No separate reading for the digest: it is known, or the only chunk gives it on its way."""
-        return self.run.entry.digest is not None or len(self.run.receipts) == 1
+        run = self.run
+        return run.entry.digest is not None or len(run.receipts) == 1 or not run.limits.digest_wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,7 @@ class Opener:
     def reserve_soon(self, run: FileRun, parts: Sequence[Part]) -> Reserved:
         """As `reserve`, but the slots are durable, and may be used, only once the ticket is redeemed."""
         context = self._context
-        if self._adoptable(run):
-            parts = self._adopt(run, parts)
+        parts = adopting.adopt(context, run, parts)
         slots: Sequence[Slot] = ()
         if parts:
             slots = context.call(
@@ -151,6 +150,7 @@ class Opener:
             chunks=len(entry.chunks),
             digest=entry.digest,
             immutable=self._immutable,
+            fresh=self._context.job.manifest.options.fresh,
         )
 
     def _replan(self, index: int, entry: FileEntry, source: Source, limits: Limits) -> None:
@@ -193,7 +193,7 @@ class Opener:
                 Step.OPEN, opening.entry, None, lambda: target.open(opening.plan, opening.old, opening.base)
             )
             survey = None
-            if opening.old is not None:
+            if opening.old is not None or session.taken_over:
                 known = [receipt for chunk in opening.entry.chunks if (receipt := _receipt(chunk)) is not None]
                 survey = context.call(
                     Step.SURVEY, opening.entry, None, lambda: target.survey(session, opening.plan, known)
@@ -231,12 +231,14 @@ class Opener:
 
     def _sort(self, run: FileRun, survey: Survey | None, sums: Digests | None) -> tuple[list[Part], list[Unit]]:
         """Chunks that want a slot, chunks that have one; those that are there are counted and done."""
-        parts, units, gone = [], [], []
+        parts, units, gone, offers = [], [], [], {}
         for chunk in run.entry.chunks:
             held = survey.held.get(chunk.index) if survey else None
             missing = survey is not None and survey.authoritative and held is None
             receipt = held or _receipt(chunk)
-            if chunk.state is ChunkState.PLANNED or receipt is None:
+            if held is not None and held.slot != chunk.slot:
+                offers[chunk.index] = held.slot
+            if chunk.state is ChunkState.PLANNED or receipt is None or chunk.index in offers:
                 parts.append(_part(chunk, sums))
             elif chunk.state is ChunkState.RESERVED:
                 proved = held if held and held.checksum and held.evidence else None  # its reply was lost
@@ -252,41 +254,11 @@ class Opener:
                 if run.index not in self._context.reopened:  # else this run may have sent it
                     run.resumed = True
                     self._context.skip(run, chunk.size)
+        run.offers = offers
         if gone:
             reason = "the target does not have them any more"
             self._context.recorder.post(steps.Reset(run.index, tuple(gone), reason)).wait()
         return _in_order(parts, units) if run.limits.sends == 1 else (parts, units)
-
-    def _adoptable(self, run: FileRun) -> bool:
-        base = run.base
-        return run.limits.adopts and base is not None and bool(base.slots) and base.chunk_size == run.plan.chunk_size
-
-    def _adopt(self, run: FileRun, parts: Sequence[Part]) -> Sequence[Part]:
-        """Keep unchanged chunks of the version that is there; gives the parts that differ."""
-        assert run.base is not None
-        context, rest, tickets = self._context, [], []
-        for part in parts:
-            receipt = self._adopted(run, part, run.base) if part.index < len(run.base.slots) else None
-            if receipt is None:
-                rest.append(part)
-                continue
-            run.receipts[part.index] = receipt
-            evidence = receipt.evidence or Evidence.ETAG
-            step = steps.Confirmed(run.index, part.index, receipt.slot, receipt.checksum, receipt.etag, evidence)
-            tickets.append(context.recorder.post(step))
-            context.meter.copied(part.size)
-        for ticket in tickets:
-            ticket.wait()
-        context.feed.adopted(run, len(tickets))
-        return rest
-
-    def _adopted(self, run: FileRun, part: Part, base: Remote) -> Receipt | None:
-        context = self._context
-        known = Part(part.index, part.offset, part.size, run.source.checksum(part, context.reading))
-        slot = base.slots[part.index]
-        return context.call(
-            Step.ADOPT, run, part.index, lambda: context.target.adopt(run.session, run.plan, known, slot)
-        )
 
 
 def _in_order(parts: list[Part], units: list[Unit]) -> tuple[list[Part], list[Unit]]:

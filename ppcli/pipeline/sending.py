@@ -118,7 +118,10 @@ class Sender:
         action = Action.RESUMED if run.resumed else Action.SENT
         if run.copied == len(work.receipts):
             action = Action.COPIED
-        context.recorder.post(steps.Completed(run.index, remote.location, work.digest, action, run.sent))
+        told = work.digest or remote.digest
+        if work.digest is None and told is not None and run.entry.fingerprint is not None:
+            context.hashes.record(run.source.path, run.entry.fingerprint, told)
+        context.recorder.post(steps.Completed(run.index, remote.location, told, action, run.sent))
         context.feed.drop(run)
 
     def _complete(self, work: Complete) -> Remote:
@@ -142,7 +145,7 @@ class Sender:
         if not now.same(run.entry.fingerprint):
             with Source(path) as again:
                 run.digests = again.digests(run.plan.chunk_size, context.reading)
-        if run.digests is None and run.entry.digest is not None:
+        if run.digests is None and (run.entry.digest is not None or not run.limits.digest_wanted):
             return run.entry.digest
         if run.digests is None:
             run.digests = run.source.digests(run.plan.chunk_size, context.reading)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -20,7 +20,7 @@ class FileRun:
     it in hand, `wanting` the chunks that senders may still take. The feed's lock guards `left`, `users`, `active`,
     `wanting` and `dead`. `skipped` (chunks, bytes) were there before this run. `lost` says why its session is gone,
     `again` that it gets another; `opened` is when it was asked for (seconds since the epoch), None for that of an
-    earlier run."""
+    earlier run. `offers` are slots of chunks that were found in the session and are not proved yet."""
 
     index: int
     entry: FileEntry
@@ -35,6 +35,7 @@ class FileRun:
     parts: deque[Part] = field(default_factory=deque)
     backlog: deque[Unit] = field(default_factory=deque)
     digests: Digests | None = None
+    offers: Mapping[int, Slot] = field(default_factory=dict)
     sent: int = 0
     copied: int = 0
     users: int = 0

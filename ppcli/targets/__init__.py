@@ -26,6 +26,7 @@ SCHEMES: Mapping[str, str] = {
     "putplace+https": "ppcli.targets.putplace",
     "rufh+http": "ppcli.targets.rufh",
     "rufh+https": "ppcli.targets.rufh",
+    "s3": "ppcli.targets.s3",
     "tus+http": "ppcli.targets.tus",
     "tus+https": "ppcli.targets.tus",
 }

@@ -93,7 +93,7 @@ class PadTarget:
     def reserve(self, session: Session, file: FilePlan, parts: Sequence[Part]) -> Sequence[Slot]:
         return self._of(session).reserve(_owner(file), file.name, len(parts), file.chunks)
 
-    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot) -> Receipt | None:
+    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot, body: Body) -> Receipt | None:
         store, number = self._of(session), int(base)
         if part.checksum is None or number in store.rotten:
             return None

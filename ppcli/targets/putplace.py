@@ -126,7 +126,7 @@ class PutPlaceTarget:
         """A session has a place for every chunk."""
         return [part.index for part in parts]
 
-    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot) -> Receipt | None:
+    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot, body: Body) -> Receipt | None:
         return None
 
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
@@ -271,6 +271,9 @@ class _Hashed:
     @property
     def sha256(self) -> str:
         return self._sha.hexdigest()
+
+    def quiet(self) -> Iterator[memoryview]:
+        return self._body.quiet()
 
     def __iter__(self) -> Iterator[memoryview]:
         sha = self._sha = hashlib.sha256()

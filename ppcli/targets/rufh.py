@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ppcli.errors import Damaged, Rejected, SessionLost
 from ppcli.model import Evidence, FilePlan, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
-from ppcli.target import ChunkBytes
+from ppcli.target import Body, ChunkBytes
 from ppcli.targets import Settings
 from ppcli.targets.frontier import Frontiers, held_below, proved
 from ppcli.targets.rufh_api import Api, Upload
@@ -90,7 +90,7 @@ class RufhTarget:
         """An upload has a place for every chunk."""
         return [part.offset for part in parts]
 
-    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot) -> Receipt | None:
+    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot, body: Body) -> Receipt | None:
         return None
 
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: ChunkBytes) -> Receipt:

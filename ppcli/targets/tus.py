@@ -115,7 +115,7 @@ class TusTarget:
             return [part.offset for part in parts]
         return [self._partial(file, part) for part in parts]
 
-    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot) -> Receipt | None:
+    def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot, body: Body) -> Receipt | None:
         return None
 
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: ChunkBytes) -> Receipt:

@@ -4,10 +4,12 @@
 
 Any PUT or POST is 200. Bodies below /api/uploads/ (PutPlace) are hashed, as a real server must; all others are dropped,
 in the kernel where it can (Linux), so that the sink costs as little as possible. It checks nothing: for speed only.
+Below /s3/ it speaks as much S3 as uploads take: small bodies get their MD5 as ETag, and a wrong CRC64NVME is refused.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -18,6 +20,7 @@ import uuid
 from typing import Any
 
 WINDOW = 1 << 20
+SMALL = 1 << 16
 
 
 class Peer:
@@ -37,7 +40,7 @@ class Peer:
                 fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
                 if fields.get("expect"):
                     self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-                self._answer(method, path, int(fields.get("content-length", "0")))
+                self._answer(method, path, int(fields.get("content-length", "0")), fields)
 
     def _head(self) -> bytes:
         while b"\r\n\r\n" not in self._held:
@@ -48,8 +51,11 @@ class Peer:
         head, _, self._held = self._held.partition(b"\r\n\r\n")
         return head
 
-    def _answer(self, method: str, path: str, size: int) -> None:
+    def _answer(self, method: str, path: str, size: int, fields: dict[str, str]) -> None:
         value: Any = {}
+        if path.startswith("/s3"):
+            self._answer_s3(method, path, size, fields)
+            return
         if path.startswith("/api/clones/"):
             value = []  # it knows no file yet
         elif "/chunk/" in path:
@@ -61,6 +67,49 @@ class Peer:
             self._drop(size)
         body = b"" if method == "HEAD" else json.dumps(value).encode()
         self._sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: x\r\n\r\n" % len(body) + body)
+
+    def _answer_s3(self, method: str, path: str, size: int, fields: dict[str, str]) -> None:
+        query = path.partition("?")[2]
+        if method == "GET":
+            name = "ListMultipartUploadsResult" if query.startswith("uploads") else "ListBucketResult"
+            self._send(200, f"<{name}><IsTruncated>false</IsTruncated></{name}>".encode())
+        elif method in ("HEAD", "DELETE"):
+            self._send(404 if method == "HEAD" else 204, b"")
+        elif method == "POST" and "uploadId=" not in query:
+            self._drop(size)
+            name = "InitiateMultipartUploadResult"
+            self._send(200, f"<{name}><UploadId>{uuid.uuid4().hex}</UploadId></{name}>".encode())
+        elif method == "POST":
+            self._drop(size)
+            name = "CompleteMultipartUploadResult"
+            self._send(200, f'<{name}><ETag>"{"0" * 32}-1"</ETag></{name}>'.encode())
+        else:
+            self._take_s3(size, fields.get("x-amz-checksum-crc64nvme"))
+
+    def _take_s3(self, size: int, checksum: str | None) -> None:
+        etag = "0" * 32
+        if size <= SMALL:
+            data = self._read(size)
+            if checksum and checksum != crc64nvme(data):
+                self._send(400, b"<Error><Code>BadDigest</Code><Message>no</Message></Error>")
+                return
+            etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        else:
+            self._drop(size)
+        told = f"x-amz-checksum-crc64nvme: {checksum}\r\n" if checksum else ""
+        self._send(200, b"", f'ETag: "{etag}"\r\n{told}')
+
+    def _send(self, status: int, body: bytes, more: str = "") -> None:
+        self._sock.sendall(f"HTTP/1.1 {status} OK\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    def _read(self, size: int) -> bytes:
+        while len(self._held) < size:
+            data = self._sock.recv(1 << 16)
+            if not data:
+                raise ConnectionError
+            self._held += data
+        data, self._held = self._held[:size], self._held[size:]
+        return data
 
     def _digest(self, size: int) -> str:
         hasher = hashlib.sha256(self._held[:size])
@@ -84,6 +133,12 @@ class Peer:
         if hasher:
             hasher.update(self._window[:count])
         return count
+
+
+def crc64nvme(data: bytes) -> str:
+    from awscrt import checksums
+
+    return base64.b64encode(checksums.crc64nvme(data).to_bytes(8, "big")).decode()
 
 
 def serve(sock: socket.socket) -> None:

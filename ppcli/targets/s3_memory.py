@@ -1,0 +1,95 @@
+"""What is remembered of S3 servers: how an endpoint checks what it gets, the parts of objects that we put there, and
+whose an open upload is. One small sqlite file in the data dir, for any number of processes. It only ever saves work:
+where it cannot be used, everything goes on without it."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "s3.sqlite"
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS endpoint (place TEXT PRIMARY KEY, checks TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS object (place TEXT, key TEXT, etag TEXT, part_size INT, parts BLOB, PRIMARY KEY (place, key))
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS upload (id TEXT PRIMARY KEY, job TEXT) WITHOUT ROWID;
+"""
+_LOCK_WAIT = 2.0
+_XXH3 = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Of an object: `size` bytes each, and the XXH3-128 (hex) of every one."""
+
+    size: int
+    checksums: Sequence[str]
+
+
+class Memory:
+    """Of one bucket at one endpoint (`place`). Opens nothing until it is asked."""
+
+    def __init__(self, data_dir: Path, endpoint: str, bucket: str) -> None:
+        self._path = data_dir / FILE_NAME
+        self._endpoint = endpoint
+        self._place = f"{endpoint}/{bucket}"
+
+    def checks(self) -> str | None:
+        """The name of the checksum that the endpoint was seen to check."""
+        row = self._get("SELECT checks FROM endpoint WHERE place = ?", self._endpoint)
+        return str(row[0]) if row else None
+
+    def learn_checks(self, name: str) -> None:
+        self._put("INSERT OR REPLACE INTO endpoint VALUES (?, ?)", self._endpoint, name)
+
+    def parts(self, key: str, etag: str) -> Parts | None:
+        """Of exactly this version of an object."""
+        row = self._get(
+            "SELECT part_size, parts FROM object WHERE place = ? AND key = ? AND etag = ?", self._place, key, etag
+        )
+        if row is None or not isinstance(row[1], bytes) or len(row[1]) % _XXH3:
+            return None
+        return Parts(int(row[0]), [row[1][at : at + _XXH3].hex() for at in range(0, len(row[1]), _XXH3)])
+
+    def learn_parts(self, key: str, etag: str, parts: Parts) -> None:
+        packed = bytes.fromhex("".join(parts.checksums))
+        self._put("INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?)", self._place, key, etag, parts.size, packed)
+
+    def job(self, upload: str) -> str | None:
+        """Whose upload it is, where it is one of this data dir."""
+        row = self._get("SELECT job FROM upload WHERE id = ?", upload)
+        return str(row[0]) if row else None
+
+    def learn_upload(self, upload: str, job: str) -> None:
+        self._put("INSERT OR REPLACE INTO upload VALUES (?, ?)", upload, job)
+
+    def forget_upload(self, upload: str) -> None:
+        self._put("DELETE FROM upload WHERE id = ?", upload)
+
+    def _get(self, asked: str, *values: object) -> tuple[Any, ...] | None:
+        if not self._path.exists():
+            return None
+        with contextlib.suppress(sqlite3.Error, OSError), self._database() as database:
+            row: tuple[Any, ...] | None = database.execute(asked, values).fetchone()
+            return row
+        return None
+
+    def _put(self, told: str, *values: object) -> None:
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._path.touch(mode=0o600)
+            with self._database() as database:
+                database.execute(told, values)
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(self._path, timeout=_LOCK_WAIT)) as database, database:
+            database.execute("PRAGMA synchronous=NORMAL")
+            database.executescript(_TABLES)
+            yield database

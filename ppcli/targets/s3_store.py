@@ -1,0 +1,125 @@
+"""What is in a bucket: the part of the S3 target that lists, looks, reads and removes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+from ppcli.errors import Rejected, SessionLost, Usage
+from ppcli.model import Incomplete, Notice, Remote
+from ppcli.targets import s3_proof, s3_url
+from ppcli.targets.s3_api import Api, Object
+from ppcli.targets.s3_memory import Memory
+from ppcli.targets.s3_uploads import Uploads
+from ppcli.targets.s3_url import Wanted
+
+THERE = "there"
+"""A slot that is a part of the object that is there: `there ETAG XXH3`."""
+_BATCH = 1000
+
+
+class Contents:
+    """A `Store`. A name is a key below the prefix."""
+
+    def __init__(self, wanted: Wanted, api: Api, memory: Memory) -> None:
+        self.url = wanted.url()
+        self._wanted = wanted
+        self._api = api
+        self._memory = memory
+        self._uploads = Uploads(api, memory, None if wanted.endpoint else "crc64nvme")
+        self._lock = threading.Lock()
+        self._notices: dict[str, Notice] = {}
+        self._listed: set[str] = set()
+
+    def find(self, name: str, digest: str | None = None) -> Remote | None:
+        try:
+            there = self._api.head(self._wanted.key(name))
+        except Rejected as error:
+            if error.reason != "forbidden":
+                raise
+            said = "These credentials may not look at what is in the bucket, so everything is sent."
+            self._notice(Notice("forbidden", said))
+            return None
+        return self._remote(there) if there else None
+
+    def digest(self, remote: Remote, *, fresh: bool = False) -> str | None:
+        """What the server computed; that of a multipart ETag takes one more question, for the size of its parts."""
+        if remote.digest is not None:
+            return remote.digest
+        key = self._wanted.key(remote.name)
+        there = self._api.head(key)
+        if there is None or there.etag != remote.version:
+            return None
+        found = self._remote(there)
+        if found.digest is not None or not s3_proof.is_parts_etag(there.etag):
+            return found.digest
+        size = found.chunk_size or self._api.part_size(key, there.etag)
+        return s3_proof.parts_digest(there.etag, there.headers, size) if size else None
+
+    def notices(self) -> Sequence[Notice]:
+        return list(self._notices.values())
+
+    def close(self) -> None:
+        """Who made the transport closes it."""
+
+    def list(self, prefix: str) -> Iterator[Remote]:
+        for there in self._api.objects(self._wanted.key(prefix)):
+            name = self._wanted.name(there.key)
+            if name:
+                self._listed.add(name)
+                yield Remote(name, self._location(there.key), there.size, None, there.modified, there.etag)
+
+    def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
+        if offset < remote.size:
+            with self._api.content(self._wanted.key(remote.name), offset, remote.version) as pieces:
+                yield from pieces
+
+    def remove(self, names: Sequence[str]) -> Sequence[str]:
+        """The server does not tell what was there, so what was not listed before is looked at."""
+        there = [
+            name for name in dict.fromkeys(names) if name in self._listed or self._api.head(self._wanted.key(name))
+        ]
+        for at in range(0, len(there), _BATCH):
+            self._api.delete(self._wanted.key(name) for name in there[at : at + _BATCH])
+        self._listed.difference_update(there)
+        return there
+
+    def incomplete(self) -> Iterator[Incomplete]:
+        for upload in self._api.uploads(self._wanted.key("")):
+            name = self._wanted.name(upload.key)
+            try:
+                parts = self._api.parts(upload.key, upload.id) or []
+            except SessionLost:
+                continue
+            if name:
+                size = sum(part.size for part in parts)
+                yield Incomplete(upload.id, name, self._memory.job(upload.id), size, upload.initiated)
+
+    def discard(self, upload: Incomplete) -> None:
+        self._api.abort(self._wanted.key(upload.name or ""), upload.id)
+        self._memory.forget_upload(upload.id)
+
+    def locate(self, location: str) -> str | None:
+        try:
+            other = s3_url.parse(location)
+        except Usage:
+            return None
+        same = (
+            other.bucket == self._wanted.bucket and (other.endpoint or self._wanted.endpoint) == self._wanted.endpoint
+        )
+        return self._wanted.name(other.prefix) if same else None
+
+    def _remote(self, there: Object) -> Remote:
+        digest = s3_proof.object_digest(there.etag, there.headers, self._uploads.checks)
+        parts = self._memory.parts(there.key, there.etag) if s3_proof.is_parts_etag(there.etag) else None
+        slots = tuple(f"{THERE} {there.etag} {checksum}" for checksum in parts.checksums) if parts else ()
+        name = self._wanted.name(there.key) or there.key
+        size = parts.size if parts else None
+        return Remote(name, self._location(there.key), there.size, digest, there.modified, there.etag, size, slots)
+
+    def _location(self, key: str) -> str:
+        return self._wanted.location(key)
+
+    def _notice(self, notice: Notice) -> None:
+        with self._lock:
+            self._notices.setdefault(notice.message, notice)

@@ -1,0 +1,188 @@
+"""Multipart uploads of one bucket: making one with the best checksum that the server checks, finding one that somebody
+left, and completing one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ppcli.errors import Doubt, Loss, Rejected, SessionLost, StepFailure, Transient
+from ppcli.model import FilePlan, Receipt
+from ppcli.targets import s3_errors, s3_proof, s3_xml
+from ppcli.targets.s3_api import Api, Object, StoredPart, Upload
+from ppcli.targets.s3_errors import Fault
+from ppcli.targets.s3_memory import Memory
+from ppcli.targets.s3_proof import ELEMENTS, MD5, Tag
+
+_POISONED = frozenset({"BadDigest", "InvalidPart", "InvalidPartOrder", "XAmzContentChecksumMismatch"})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An open upload that somebody left, the checksum it was made with, and what it holds of a file."""
+
+    id: str
+    checks: str
+    parts: Sequence[StoredPart]
+
+
+class Uploads:
+    """Any thread may call it, for different files."""
+
+    def __init__(self, api: Api, memory: Memory, checks: str | None) -> None:
+        """`checks`: the checksum that the server is known to check; None: it is found out, once."""
+        self._api = api
+        self._memory = memory
+        self._checks = checks
+
+    @property
+    def checks(self) -> str | None:
+        """What is known by now of what the server checks: the name of a checksum, or `md5`."""
+        if self._checks is None:
+            self._checks = self._memory.checks()
+        return self._checks
+
+    def create(self, key: str, headers: Mapping[str, str]) -> tuple[str, str]:
+        """The id of a new upload, and the checksum that its parts get."""
+        for algorithm in s3_proof.CHECKED if self.checks is None else (self.checks,):
+            if algorithm == MD5:
+                break
+            kind = "FULL_OBJECT" if algorithm == "crc64nvme" else "COMPOSITE"
+            asked = {"x-amz-checksum-algorithm": algorithm.upper(), "x-amz-checksum-type": kind}
+            upload = self._api.create(key, {**headers, **asked})
+            if isinstance(upload, Fault):
+                continue
+            if self.checks is not None or self._verifies(key, upload, algorithm):
+                self._learn(algorithm)
+                return upload, algorithm
+            self._api.abort(key, upload)
+        upload = self._api.create(key, headers)
+        if isinstance(upload, Fault):
+            raise upload.error()
+        self._learn(MD5)
+        return upload, MD5
+
+    def left_behind(self, key: str, file: FilePlan, adopt_after: float) -> tuple[Found | None, Upload | None]:
+        """The open upload of this key that fits the file best and that nobody works on; and one that somebody may be
+        working on."""
+        best: Found | None = None
+        young: Upload | None = None
+        for upload in self._open(key):
+            algorithm = upload.algorithm.lower() or MD5
+            parts = self._parts(key, upload.id)
+            if parts is None or algorithm not in (*s3_proof.CHECKED, MD5):
+                continue
+            newest = max([upload.initiated or 0.0, *(part.modified or 0.0 for part in parts)])
+            if self._memory.job(upload.id) != file.job and self._api.now - newest < adopt_after:
+                young = upload
+                continue
+            fitting = [part for part in parts if part.size == _size(file, part.number - 1)]
+            if best is None or len(fitting) > len(best.parts):
+                best = Found(upload.id, algorithm, fitting)
+        return best, young
+
+    def complete(
+        self, key: str, session: str, checks: str, file: FilePlan, receipts: Sequence[Receipt], *, conditional: bool
+    ) -> str | None:
+        """The ETag of the object; None where somebody else's is there and must not be replaced. Raises `SessionLost`,
+        and `Doubt` where it may have happened."""
+        parts = [
+            (receipt.index + 1, tag.etag, ELEMENTS.get(tag.algorithm), tag.checksum) for receipt, tag in _tags(receipts)
+        ]
+        headers: dict[str, str] = {}
+        if checks == "crc64nvme" and (whole := s3_proof.whole_checksum(receipts)):
+            headers = {"x-amz-checksum-crc64nvme": whole, "x-amz-checksum-type": "FULL_OBJECT"}
+        asked = s3_xml.completion(parts)
+        condition = {"If-None-Match": "*"} if conditional else {}
+        got = self._api.complete(key, session, asked, headers | condition, file.size)
+        if isinstance(got, Fault) and condition and got.unsupported:
+            got = self._api.complete(key, session, asked, headers, file.size)
+        if not isinstance(got, Fault):
+            self._memory.forget_upload(session)
+            return (got.text("ETag") or "").strip('"')
+        if got.status == 412:
+            return None
+        raise _incomplete(got)
+
+    def finished(self, key: str, file: FilePlan, receipts: Sequence[Receipt]) -> Object | None:
+        """What is under the key, where it is proved to be these parts."""
+        there = self._api.head(key)
+        if there is None or there.size != file.size or len(receipts) != file.chunks:
+            return None
+        whole = s3_proof.whole_checksum(receipts) if self.checks == "crc64nvme" else None
+        if whole is not None and there.headers.get("x-amz-checksum-crc64nvme") == whole:
+            return there
+        return there if there.etag == s3_proof.whole_etag(receipts) else None
+
+    def _open(self, key: str) -> Iterator[Upload]:
+        try:
+            for upload in self._api.uploads(key):
+                if upload.key == key:
+                    yield upload
+        except Rejected as error:
+            if error.reason not in ("forbidden", "unsupported", "not_found"):
+                raise
+
+    def _parts(self, key: str, upload: str) -> list[StoredPart] | None:
+        try:
+            return self._api.parts(key, upload)
+        except SessionLost:
+            return None
+
+    def _verifies(self, key: str, upload: str, algorithm: str) -> bool:
+        """Does the server take a right checksum and refuse a wrong one? Many take any, and check none. The part of one
+        byte that this leaves is replaced by the first of the file."""
+        right = s3_proof.Measured(_Byte(b"p"), algorithm)
+        wrong = s3_proof.Measured(_Byte(b"q"), algorithm)
+        taken = self._api.part(key, upload, 1, right.headers, _Byte(b"p"))
+        if isinstance(taken, Fault):
+            return False
+        try:
+            return isinstance(self._api.part(key, upload, 1, wrong.headers, _Byte(b"p")), Fault)
+        except StepFailure as error:
+            if isinstance(error, Transient):
+                raise
+            return False
+
+    def _learn(self, checks: str) -> None:
+        if self._checks != checks:
+            self._checks = checks
+            self._memory.learn_checks(checks)
+
+
+class _Byte:
+    """A body of one byte."""
+
+    size = 1
+    checksum = ""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __iter__(self) -> Iterator[memoryview]:
+        yield memoryview(self._data)
+
+    quiet = __iter__
+
+
+def _size(file: FilePlan, index: int) -> int | None:
+    """The bytes that this chunk of a file has; None where there is no such chunk."""
+    if not 0 <= index < file.chunks:
+        return None
+    return min(file.chunk_size, file.size - index * file.chunk_size)
+
+
+def _tags(receipts: Sequence[Receipt]) -> list[tuple[Receipt, Tag]]:
+    return [(receipt, Tag.of(receipt)) for receipt in sorted(receipts, key=lambda receipt: receipt.index)]
+
+
+def _incomplete(fault: Fault) -> Exception:
+    told = f"{fault.code or fault.status}: {fault.words}".rstrip(": .")
+    if fault.code in s3_errors.NO_UPLOAD or (fault.status == 404 and fault.code != "NoSuchBucket"):
+        return SessionLost("the server no longer knows its upload")
+    if fault.code in _POISONED:
+        return SessionLost(f"the server cannot complete it ({told})", Loss.POISONED)
+    error = fault.error()
+    if isinstance(error, Transient):
+        return Doubt(error.cause, retry_after=error.retry_after)
+    return error

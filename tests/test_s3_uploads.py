@@ -1,0 +1,318 @@
+"""Uploads to a real S3 server by the real command: what is sent, what is not sent again, and what is there afterwards.
+A proxy in between keeps what passed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cli_kit import Cli, finish
+from recording_proxy import Exchange, Proxy, Rule
+from s3_kit import S3, environment
+
+from ppcli.errors import Transient
+
+MIB = 1 << 20
+PART = 5 * MIB
+
+
+class Rig:
+    """A command whose target is a bucket behind the proxy."""
+
+    def __init__(self, root: Path, s3: S3) -> None:
+        self.bucket, self.s3, self.root = s3.bucket(), s3, root
+        self.proxy = Proxy(int(s3.endpoint.rpartition(":")[2]))
+        self.url = s3.url(self.bucket, endpoint=f"http://{self.proxy.address}")
+        self.cli = Cli(root, self.url)
+        self.cli.env["PPCLI_JOBS"] = "3"
+
+    def sent(self) -> list[int]:
+        """Parts whose bytes went to the server and that it took, in order."""
+        return [seen.part for seen in self.proxy.seen if seen.part is not None and seen.status == 200 and seen.size > 1]
+
+    def key(self, name: str) -> bytes:
+        with self.s3.api(self.bucket).content(name, 0, None) as pieces:
+            return b"".join(bytes(piece) for piece in pieces)
+
+    def killed(self, *words: str, before_part: int) -> subprocess.Popen[bytes]:
+        """The command, killed when it begins to send its nth part."""
+        seen: list[int] = []
+        process: list[subprocess.Popen[bytes]] = []
+
+        def is_due(exchange: Exchange) -> bool:
+            if exchange.part is not None and exchange.size > 1:
+                seen.append(exchange.part)
+            return len(seen) == before_part
+
+        def kill(exchange: Exchange) -> None:
+            os.kill(process[0].pid, signal.SIGKILL)
+
+        self.proxy.at(Rule(is_due, kill))
+        process.append(self.cli.start(*words))
+        process[0].communicate(timeout=60)
+        assert process[0].returncode == -signal.SIGKILL
+        return process[0]
+
+
+@pytest.fixture
+def rig(root: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    made = Rig(root, s3)
+    yield made
+    made.proxy.close()
+
+
+def confirmed(cli: Cli) -> set[int]:
+    """The part numbers that the job's files on disk know as confirmed."""
+    known: set[int] = set()
+    for path in (cli.data / "jobs").glob("*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        known |= {c["slot"] for file in manifest["files"] for c in file["chunks"] if c["state"] == "confirmed"}
+        for line in path.with_name("journal.jsonl").read_text().splitlines():
+            step = json.loads(line)
+            if step.get("step") == "confirmed":
+                known.add(step["slot"])
+    return known
+
+
+def test_a_killed_upload_goes_on_and_sends_no_confirmed_part_again(rig: Rig) -> None:
+    data = rig.cli.source("big.bin", 8 * PART + 77)
+    rig.killed("put", "big.bin", "--chunk-size", "5MiB", before_part=6)
+    there = confirmed(rig.cli)
+    assert there
+    rig.proxy.fresh()
+    ran = rig.cli.json("put", "big.bin")
+    assert ran.result["state"] == "completed"
+    assert not there & set(rig.sent())
+    assert ran.result["bytes_skipped"] >= sum(min(PART, len(data) - (n - 1) * PART) for n in there)
+    assert rig.key("big.bin") == data
+    assert rig.cli.json("ls", "--incomplete").of("incomplete") == []
+
+
+def test_without_its_data_dir_an_upload_is_taken_over(rig: Rig) -> None:
+    data = rig.cli.source("big.bin", 8 * PART + 77)
+    rig.killed("put", "big.bin", "--chunk-size", "5MiB", before_part=7)
+    before = {seen.part for seen in rig.proxy.seen if seen.part and seen.status == 200 and seen.size > 1}
+    assert len(before) >= 4
+    shutil.rmtree(rig.cli.data)
+    rig.proxy.fresh()
+    ran = rig.cli.json("put", "big.bin", "--chunk-size", "5MiB", "--to", f"{rig.url}&adopt_after=0")
+    assert ran.of("file_completed")[0]["action"] == "resumed"
+    assert not before & set(rig.sent())
+    assert ran.result["bytes_sent"] + ran.result["bytes_skipped"] == len(data)
+    assert rig.key("big.bin") == data
+
+
+@pytest.mark.parametrize("words", [("--to", "adopt_after=300"), ("--fresh", "--to", "adopt_after=0")])
+def test_a_young_upload_is_left_alone_and_fresh_takes_none_over(rig: Rig, words: tuple[str, ...]) -> None:
+    data = rig.cli.source("big.bin", 3 * PART)
+    rig.killed("put", "big.bin", "--chunk-size", "5MiB", before_part=3)
+    shutil.rmtree(rig.cli.data)
+    rig.proxy.fresh()
+    option = words[-1]
+    ran = rig.cli.json("put", "big.bin", "--chunk-size", "5MiB", *words[:-1], f"{rig.url}&{option}")
+    assert ran.result["bytes_sent"] == len(data)
+    assert [told["code"] for told in ran.of("warning")] == ([] if "--fresh" in words else ["upload_open"])
+    assert rig.key("big.bin") == data
+    (left,) = rig.cli.json("ls", "--incomplete").of("incomplete")
+    assert left["name"] == "big.bin"
+    assert rig.cli("cancel", "--incomplete", "--yes").code == 0
+    assert rig.cli.json("ls", "--incomplete").of("incomplete") == []
+
+
+def test_a_taken_over_part_that_holds_other_bytes_is_sent_again(rig: Rig) -> None:
+    data = rig.cli.source("big.bin", 4 * PART)
+    rig.killed("put", "big.bin", "--chunk-size", "5MiB", before_part=4)
+    before = {seen.part for seen in rig.proxy.seen if seen.part and seen.status == 200 and seen.size > 1}
+    shutil.rmtree(rig.cli.data)
+    rig.proxy.fresh()
+    changed = min(before)
+    at = (changed - 1) * PART + 9
+    data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    (rig.root / "big.bin").write_bytes(data)
+    ran = rig.cli.json("put", "big.bin", "--chunk-size", "5MiB", "--to", f"{rig.url}&adopt_after=0")
+    assert ran.code == 0
+    assert set(rig.sent()) & before == {changed}
+    assert rig.key("big.bin") == data
+
+
+def test_a_changed_file_takes_the_unchanged_parts_of_the_object(rig: Rig) -> None:
+    data = bytearray(rig.cli.source("big.bin", 6 * PART + 5))
+    assert rig.cli("put", "big.bin", "--chunk-size", "5MiB").code == 0
+    rig.proxy.fresh()
+    data[2 * PART + 7] ^= 1
+    (rig.root / "big.bin").write_bytes(data)
+    ran = rig.cli.json("put", "big.bin", "--chunk-size", "5MiB")
+    assert rig.sent() == [3]
+    assert ran.result["bytes_copied"] == len(data) - PART
+    assert rig.key("big.bin") == data
+
+
+def test_of_an_object_that_somebody_else_replaced_nothing_is_copied(rig: Rig) -> None:
+    data = rig.cli.source("big.bin", 3 * PART)
+    assert rig.cli("put", "big.bin", "--chunk-size", "5MiB").code == 0
+    other = Cli(rig.root / "other", rig.url)
+    (rig.root / "other").mkdir()
+    (rig.root / "other" / "big.bin").write_bytes(os.urandom(3 * PART))
+    assert other("put", "big.bin", "--chunk-size", "5MiB").code == 0
+    (rig.root / "big.bin").write_bytes(data + b"!")
+    ran = rig.cli.json("put", "big.bin", "--chunk-size", "5MiB")
+    assert ran.result["bytes_copied"] == 0
+    assert rig.key("big.bin") == data + b"!"
+
+
+def test_what_is_there_is_not_sent(rig: Rig) -> None:
+    rig.cli.source("big.bin", 3 * PART)
+    rig.cli.source("small.bin", 100)
+    rig.cli.source("empty", 0)
+    assert rig.cli("put", "big.bin", "small.bin", "empty", "--chunk-size", "5MiB").code == 0
+    shutil.rmtree(rig.cli.data)
+    rig.proxy.fresh()
+    ran = rig.cli.json("put", "big.bin", "small.bin", "empty")
+    assert ran.result["files_unchanged"] == 3
+    assert {seen.method for seen in rig.proxy.seen} == {"HEAD"}
+
+
+def test_cancel_aborts(rig: Rig) -> None:
+    rig.cli.source("big.bin", 3 * PART)
+    rig.killed("put", "big.bin", "--chunk-size", "5MiB", before_part=3)
+    (job,) = (path.parent.name for path in (rig.cli.data / "jobs").glob("*/manifest.json"))
+    assert rig.cli("cancel", job, "--yes").code == 0
+    assert rig.cli.json("ls", "--incomplete").of("incomplete") == []
+
+
+def test_headers_of_objects(rig: Rig) -> None:
+    rig.cli.source("page.html", 10)
+    rig.cli.source("big.mp4", PART + 1)
+    options = "&storage_class=STANDARD_IA&cache_control=no-store&meta.build=17"
+    assert rig.cli("put", "page.html", "big.mp4", "--chunk-size", "5MiB", "--to", rig.url + options).code == 0
+    for name, kind in (("page.html", "text/html"), ("big.mp4", "video/mp4")):
+        there = rig.s3.api(rig.bucket).head(name)
+        assert there is not None
+        assert there.headers["content-type"] == kind
+        assert there.headers["x-amz-storage-class"] == "STANDARD_IA"
+        assert there.headers["cache-control"] == "no-store"
+        assert there.headers["x-amz-meta-build"] == "17"
+
+
+@pytest.mark.parametrize("size", [10, PART + 1])
+def test_immutable(rig: Rig, size: int) -> None:
+    data = rig.cli.source("a.bin", size)
+    assert rig.cli("put", "a.bin", "--immutable", "--chunk-size", "5MiB").code == 0
+    assert rig.cli("put", "a.bin", "--immutable").code == 0
+    (rig.root / "a.bin").write_bytes(os.urandom(size))
+    rig.cli.refuses(5, "rejected", "exists", "put", "a.bin", "--immutable")
+    assert rig.key("a.bin") == data
+
+
+def test_names(rig: Rig) -> None:
+    names = ["sp ace", "ünï+cödé%41", "a&b=c?d#e", "tab\there", "~tilde'(1)*!"]
+    for name in names:
+        rig.cli.source(f"tree/{name}", 5)
+    ran = rig.cli.json("put", "-r", "tree")
+    assert ran.code == 0, ran.result
+    listed = {told["name"] for told in rig.cli.json("ls").of("object")}
+    assert listed == {told["name"] for told in ran.of("file_completed")}
+    for told in ran.of("file_completed"):
+        got = rig.cli("get", told["location"], "-")
+        assert got.stdout == (rig.root / told["source"]).read_bytes(), told
+    assert rig.cli("rm", "-r", "", env={"PPCLI_YES": "1"}).code in (0, 9)
+    assert rig.cli("rm", *sorted(listed)).code in (0, 9)
+    assert rig.cli("ls").stdout == b""
+
+
+@pytest.mark.sweep
+def test_many_objects_are_listed_page_by_page(rig: Rig) -> None:
+    for number in range(1100):
+        (rig.root / "many").mkdir(exist_ok=True)
+        (rig.root / "many" / f"{number:04}").write_bytes(b"x")
+    assert rig.cli("put", "-q", "-r", "many", env={"PPCLI_JOBS": "16"}).code == 0
+    assert len(rig.cli("ls").stdout.splitlines()) == 1100
+
+
+def lost(matches: Callable[[Exchange], bool]) -> Rule:
+    return Rule(matches, cut=True)
+
+
+@pytest.mark.parametrize(
+    "matches",
+    [
+        lambda seen: seen.method == "POST" and seen.path.endswith("?uploads="),
+        lambda seen: seen.part == 2,
+        lambda seen: seen.method == "POST" and "uploadId=" in seen.path,
+    ],
+    ids=["create", "part", "complete"],
+)
+def test_a_lost_reply_is_resolved(rig: Rig, matches: Callable[[Exchange], bool]) -> None:
+    data = rig.cli.source("big.bin", 3 * PART)
+    rig.proxy.at(lost(matches))
+    ran = rig.cli.json("put", "big.bin", "--chunk-size", "5MiB")
+    assert ran.result["state"] == "completed"
+    assert rig.key("big.bin") == data
+
+
+def test_killed_after_complete_was_sent(rig: Rig) -> None:
+    """The upload is gone and the object is there: nothing is sent again."""
+    data = rig.cli.source("big.bin", 3 * PART)
+    process: list[subprocess.Popen[bytes]] = []
+
+    def completes(seen: Exchange) -> bool:
+        return seen.method == "POST" and "uploadId=" in seen.path
+
+    rig.proxy.at(Rule(completes, lambda seen: os.kill(process[0].pid, signal.SIGKILL), cut=True))
+    process.append(rig.cli.start("put", "big.bin", "--chunk-size", "5MiB"))
+    process[0].communicate(timeout=60)
+    rig.proxy.fresh()
+    ran = rig.cli.json("put", "big.bin")
+    assert ran.code == 0
+    assert rig.sent() == []
+    assert rig.key("big.bin") == data
+
+
+def test_a_part_after_an_abort_ends(rig: Rig) -> None:
+    """Somebody aborts the upload while it is sent: it starts over."""
+    data = rig.cli.source("big.bin", 3 * PART)
+
+    def abort(seen: Exchange) -> None:
+        (open_,) = rig.s3.api(rig.bucket).uploads("big.bin")
+        with contextlib.suppress(Transient):  # a server that minds the parts on their way
+            rig.s3.api(rig.bucket).abort("big.bin", open_.id)
+
+    rig.proxy.at(Rule(lambda seen: seen.part == 2 and seen.size > 1, abort))
+    ran = finish(rig.cli.start("put", "big.bin", "--chunk-size", "5MiB", "--json"), 60)
+    assert ran.code == 0, ran.events
+    assert [told["code"] for told in ran.of("warning")] == ["session_lost"]
+    assert rig.key("big.bin") == data
+
+
+@pytest.mark.sweep
+def test_two_gibibytes_are_killed_resumed_and_changed(rig: Rig) -> None:
+    size, part = 2 << 30, 8 * MIB
+    path = rig.root / "big.bin"
+    with path.open("wb") as file:
+        for _ in range(size >> 20):
+            file.write(os.urandom(MIB))
+    rig.killed("put", "big.bin", before_part=120)
+    there = confirmed(rig.cli)
+    assert len(there) > 50
+    rig.proxy.fresh()
+    ran = finish(rig.cli.start("put", "big.bin", "--json", "-q"), 600)
+    assert ran.result["state"] == "completed"
+    assert not there & set(rig.sent())
+    rig.proxy.fresh()
+    with path.open("r+b") as file:
+        file.seek(size // 2 + 5)
+        file.write(os.urandom(MIB))
+    ran = finish(rig.cli.start("put", "big.bin", "--json", "-q"), 600)
+    assert ran.result["state"] == "completed"
+    assert ran.result["bytes_sent"] <= 2 * part
+    assert finish(rig.cli.start("get", "big.bin", "there"), 600).code == 0
+    assert subprocess.run(["cmp", str(path), str(rig.root / "there")], check=False).returncode == 0
