@@ -170,9 +170,10 @@ def test_command_lines_that_make_no_sense(cli: Cli, words: tuple[str, ...]) -> N
     assert cli("serve", *words, "--json").result["error"]["kind"] == "usage"
 
 
-def test_limits_that_make_no_sense(cli: Cli) -> None:
+@pytest.mark.parametrize("table", ["[server]\nchunk_maximum = 5\n", "[serevr]\nquota = 5\n"])
+def test_limits_that_make_no_sense(cli: Cli, table: str) -> None:
     cli.config.mkdir()
-    (cli.config / "config.toml").write_text("[server]\nchunk_maximum = 5\n")
+    (cli.config / "config.toml").write_text(table)
     cli.refuses(2, "usage", "config", "serve", "--port", "0")
 
 

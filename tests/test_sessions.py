@@ -237,3 +237,18 @@ def test_what_was_lost_with_a_session_does_not_count_as_skipped(place: Place) ->
     assert outcome.meter.chunks_sent == 12
     (done,) = [event for event in heard.events if isinstance(event, FileCompleted)]
     assert done.bytes_sent == outcome.meter.bytes_sent
+
+
+def test_a_bug_while_a_session_is_given_up_ends_the_run(place: Place) -> None:
+    target = Declared()
+
+    def fault(step: str, name: str, chunk: int | None) -> None:
+        if step == "abort":
+            raise RuntimeError("a bug")
+        if step == "upload":
+            raise SessionLost("gone")
+
+    target.fault = fault
+    job = place.job([place.source("a", bytes(3 * CHUNK)), place.source("b", b"b")], jobs=2)
+    error = run(job, target)
+    assert error is not None and error.kind == "internal"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -262,22 +262,32 @@ class _Pipeline:
     def _end(self, run: FileRun) -> None:
         """The last worker has left a file: a lost session is given up, and perhaps replaced."""
         run.source.close()
-        if run.lost is not None and run.lost.loss is not Loss.BEHIND:
-            self._context.discard(run.session, run.plan, run.entry)
-            if run.lost.loss is Loss.POISONED and run.limits.digest_first:  # or the digest was wrong: read it again
-                self._context.hashes.forget(run.source.path)
+        try:
+            if run.lost is not None:
+                self._give_up(run, run.lost)
+        except Stopped:
+            pass
+        except Exception as error:  # a worker must not die silently, nor a file stay open for ever
+            self._halt.request(_known(error))
+        self._feed.ended(run.index, again=run.again)
+
+    def _give_up(self, run: FileRun, lost: SessionLost) -> None:
+        """Forget a session, durably: whoever opens the file next must not find it in the manifest. One that is only
+        behind is kept."""
+        context = self._context
+        if lost.loss is not Loss.BEHIND:
+            context.discard(run.session, run.plan, run.entry)
+            if lost.loss is Loss.POISONED and run.limits.digest_first:  # or the digest was wrong: read it again
+                context.hashes.forget(run.source.path)
                 seen = run.source.fingerprint
                 self._recorder.post(steps.Replanned(run.index, run.entry.path, seen, run.plan.chunk_size))
             self._meter.skipped(-run.skipped[0], -run.skipped[1])
-            reset = self._recorder.post(steps.Reset(run.index, None, run.lost.cause, session_lost=True))
-            with suppress(Stopped):
-                reset.wait()  # whoever opens the file next must not find the lost session in the manifest
-        if run.lost is not None and run.again:
+            self._recorder.post(steps.Reset(run.index, None, lost.cause, session_lost=True)).wait()
+        if run.again:
             there = sum(receipt.size for receipt in run.receipts if receipt is not None)
-            code = "session_behind" if run.lost.loss is Loss.BEHIND else "session_lost"
-            self._context.warn(code, starting_over(run.entry.name, run.lost, there))
-            self._context.sent_before[run.index] = run.sent
-        self._feed.ended(run.index, again=run.again)
+            code = "session_behind" if lost.loss is Loss.BEHIND else "session_lost"
+            context.warn(code, starting_over(run.entry.name, lost, there))
+            context.sent_before[run.index] = run.sent
 
 
 def _known(error: Exception) -> PpcliError:

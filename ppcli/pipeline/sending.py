@@ -155,7 +155,7 @@ class Sender:
             context.recorder.post(steps.Reset(run.index, tuple(wrong), "the source changed while it was sent"))
             raise SourceError(
                 f"{run.entry.path} changed while it was sent.",
-                hint="Run the same command again: only what changed is sent.",
+                hint=f"Run the same command again: {'only what changed' if run.limits.replan else 'the file'} is sent.",
                 reason="changed",
             )
         return run.digests.whole

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import uvicorn
 
-from ppcli import __version__, disk
+from ppcli import __version__, config, disk
 from ppcli.config import Dirs
 from ppcli.errors import Local, Usage, local_io
 from ppcli.events import Listener, Serving, TokenCreated, WarningRaised
@@ -63,6 +63,7 @@ class ServeRequest:
 def serve(request: ServeRequest, dirs: Dirs, listener: Listener) -> None:
     """Serve until a signal comes. Raises `Usage`, `Busy`, `Corrupt` or `Local`; SIGINT and SIGTERM are a normal end."""
     _check(request)
+    config.load(dirs.config)  # a mistyped table must not look like a limit
     data = data_dir(request.data, dirs)
     depot = Depot(data, load_limits(dirs.config))
     handlers: list[logging.Handler] = []

@@ -24,7 +24,7 @@ _REASONS = {402: "quota", 403: "forbidden", 404: "not_found", 409: "conflict", 4
 _HINTS = {
     "quota": "Free space there, or ask who runs it for more; then run 'ppcli resume'.",
     "forbidden": "Check which account the token is of, or ask who runs the server.",
-    "too_large": "Choose another target, or a smaller --chunk-size.",
+    "too_large": "Choose another target, or ask who runs the server for a higher limit.",
 }
 _MARKUP = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
