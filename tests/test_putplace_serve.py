@@ -174,7 +174,7 @@ def test_many_files_at_once_are_hashed_and_told(box: Cli) -> None:
 
 def killed(cli: Cli, name: str) -> str:
     """A put that is killed after its first chunks; gives the job's id."""
-    process = cli.start("put", name, "--chunk-size", str(CHUNK), "--limit-rate", "256K", "--json")
+    process = cli.start("put", name, "--chunk-size", str(CHUNK), "--limit-rate", "1M", "--json")
     assert process.stdout is not None
     for line in process.stdout:
         if b'"chunk_confirmed"' in line:
