@@ -73,6 +73,15 @@ class Rejected(PpcliError):
     ends_file = True
 
 
+def other_content(name: str) -> Rejected:
+    """The refusal of `--immutable`: other content has this name."""
+    return Rejected(
+        f"{name} is there already, with other content, and --immutable was given.",
+        hint="Choose another name, or leave --immutable out to replace it.",
+        reason="exists",
+    )
+
+
 class Integrity(PpcliError):
     kind = "integrity"
     exit_code = 6

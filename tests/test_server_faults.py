@@ -139,14 +139,19 @@ def test_a_transaction_that_is_gone_takes_its_whole_group_along(tmp_path: Path) 
 
 
 def test_only_a_group_that_is_lazy_throughout_is_not_synced(tmp_path: Path) -> None:
-    opened, go = Database(tmp_path / "db"), threading.Event()
+    opened, busy, go = Database(tmp_path / "db"), threading.Event(), threading.Event()
+
+    def hold(connection: sqlite3.Connection) -> None:
+        busy.set()
+        go.wait()
 
     def level(connection: sqlite3.Connection) -> int:
         return int(connection.execute("PRAGMA synchronous").fetchone()[0])
 
     normal, full = 1, 2
     assert [opened.write(level, lazy=lazy) for lazy in (False, True, False)] == [full, normal, full]
-    opened.submit(lambda c: go.wait(), lazy=True)
+    opened.submit(hold, lazy=True)
+    assert busy.wait(20)  # what comes now waits together
     mixed = [opened.submit(level, lazy=True), opened.submit(level), opened.submit(level, lazy=True)]
     go.set()
     assert [future.result(5) for future in mixed] == [full] * 3

@@ -99,7 +99,7 @@ class Examination:
                 self._results.put((position, self._examiner.examine(found, path, self._read)))
             except Stopped:
                 return
-            except Exception as error:
+            except Exception as error:  # a worker must not die silently: the caller raises it
                 if isinstance(error, PpcliError):
                     self._place.stop(error)  # the others need not wait until this one is heard of
                 self._results.put((position, error))

@@ -10,7 +10,7 @@ from pathlib import Path
 from ppcli import planner
 from ppcli.app.workplace import Workplace
 from ppcli.collect import Found
-from ppcli.errors import PpcliError, Rejected, SourceError
+from ppcli.errors import PpcliError, Rejected, SourceError, other_content
 from ppcli.events import FileCompleted
 from ppcli.manifest import FileEntry
 from ppcli.model import Action, FilePlan, Fingerprint, JobState, Limits, Remote
@@ -81,7 +81,7 @@ class Examiner:
             if remote is not None and same is not None:
                 return _unchanged(found, source, seen, remote, same, limits)
             if remote is not None and self._request.immutable:
-                raise _exists(found.name)
+                raise other_content(found.name)
         except PpcliError as error:
             if not error.ends_file:
                 raise
@@ -133,7 +133,7 @@ class Examiner:
         if self._request.immutable:
             there = self._find(name)
             if there is not None and there.digest != digest:
-                raise _exists(name)
+                raise other_content(name)
 
     def _link(self, name: str, seen: Fingerprint, digest: str) -> Remote | None:
         """The target may have this content under another name."""
@@ -175,14 +175,6 @@ def _unchanged(found: Found, source: str, seen: Fingerprint, remote: Remote, dig
     )
     chunk = remote.chunk_size or planner.chunk_size(seen.size, limits)
     return Unchanged(told, planner.chunk_count(seen.size, chunk))
-
-
-def _exists(name: str) -> Rejected:
-    return Rejected(
-        f"{name} is there already, with other content, and --immutable was given.",
-        hint="Choose another name, or leave --immutable out to replace it.",
-        reason="exists",
-    )
 
 
 def unreadable(entries: Sequence[FileEntry]) -> bool:

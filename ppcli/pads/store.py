@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ppcli.errors import Rejected, SessionLost
+from ppcli.errors import SessionLost, other_content
 from ppcli.pads import record, recover
 from ppcli.pads.header import Kind, Stamp
 from ppcli.pads.identity import Identity
@@ -132,11 +132,7 @@ class PadStore:
             if any(number not in held.pads for number, _ in draft.pads):
                 raise SessionLost("the index does not know its pads any more")
             if old and immutable and (old.digest is None or old.digest != draft.digest):
-                raise Rejected(
-                    f"{name} exists with other content.",
-                    hint="Choose another name with --name, or leave out --immutable.",
-                    reason="exists",
-                )
+                raise other_content(name)
             version = max(time.time_ns(), old.version + 1 if old else 0)
             done = self._write_record(state, owner, name, draft, version)
             self._ledger.record(Commit(owner, name, done))

@@ -83,7 +83,7 @@ class Completer:
             if digest != session.wanted.sha256:
                 raise Refused(400, f"SHA256 mismatch: expected {session.wanted.sha256}, got {digest}")
             self._database.write(lambda c: _assembled(c, session))
-        except BaseException:
+        except BaseException:  # also a stop: a session must not stay `completing` for ever
             self._back(session)
             raise
 

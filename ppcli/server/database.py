@@ -169,7 +169,7 @@ class Database:
                     try:
                         with _savepoint(self._connection):
                             results.append((write.future, write.change(self._connection)))
-                    except Exception as error:
+                    except Exception as error:  # whatever it is, it belongs to who asked for this change
                         if not self._connection.in_transaction:  # a full disk has rolled all of it back
                             raise
                         write.future.set_exception(error)
@@ -223,7 +223,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # also a stop: the connection goes on, so nothing may stay half done
         if connection.in_transaction:  # a full disk may have rolled it back already
             connection.execute("ROLLBACK")
         raise
@@ -234,7 +234,7 @@ def _savepoint(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("SAVEPOINT change")
     try:
         yield
-    except BaseException:
+    except BaseException:  # as above, for this change alone
         if connection.in_transaction:
             connection.execute("ROLLBACK TO change")
             connection.execute("RELEASE change")

@@ -46,7 +46,7 @@ class Depot:
             with local_io(f"use {data}"):
                 self.files = Files(data)
             self.database = Database(data / DATABASE)
-        except BaseException:
+        except BaseException:  # also a signal: a data dir that cannot be used must not stay locked
             self._lock.release()
             raise
         self.workers = ThreadPoolExecutor(_WORKERS, "chunks")
@@ -72,7 +72,7 @@ class Depot:
             while not self.stopped.wait(self.limits.cleanup_interval):
                 try:
                     self.cleanup.run()
-                except Exception as error:
+                except Exception as error:  # one bad round must not end the cleaning; it is logged
                     failed(error)
 
         self._cleaning = threading.Thread(target=rounds, name="cleanup", daemon=True)

@@ -69,7 +69,7 @@ class Sessions:
         self._files.create(session.id)
         try:
             self._database.write(lambda connection: self._insert(connection, session, now), lazy=True)
-        except BaseException:
+        except BaseException:  # also a stop: no file may stay that no session names
             self._files.drop(session.id)
             raise
         return session

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from ppcli.errors import Damaged, Doubt, Loss, Rejected, SessionLost, SourceError, Transient, Usage
+from ppcli.errors import Damaged, Doubt, Loss, Rejected, SessionLost, SourceError, Transient, Usage, other_content
 from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.origin import Origin
 from ppcli.target import Body
@@ -181,11 +181,7 @@ class PutPlaceTarget:
         """The server knows no condition for it, so another client may still come between."""
         there = self.find(file.name)
         if there is not None and there.digest != file.digest:
-            raise Rejected(
-                f"{file.name} is there already, with other content, and --immutable was given.",
-                hint="Choose another name, or leave --immutable out to replace it.",
-                reason="exists",
-            )
+            raise other_content(file.name)
 
     def abort(self, session: Session | None, file: FilePlan, slots: Sequence[Slot] = ()) -> None:
         """A session whose reply was lost has no id that we know; it ends by itself within the hour."""

@@ -17,7 +17,7 @@ import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ppcli.errors import Damaged, Loss, Rejected, SessionLost
+from ppcli.errors import Damaged, Loss, SessionLost, other_content
 from ppcli.model import Evidence, FilePlan, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.target import Body
 from ppcli.targets import Settings, s3_proof, s3_url
@@ -161,7 +161,7 @@ class S3Target(Contents):
                 return self._completed(key, file, there.etag, ordered)
             raise
         if etag is None:
-            raise _exists(file.name)
+            raise other_content(file.name)
         if not etag:  # Ceph says it later
             there = self._api.head(key)
             etag = there.etag if there else ""
@@ -208,7 +208,7 @@ class S3Target(Contents):
         if got.status == 412:
             if (same := self._same(key, file, measured)) is not None:  # a reply that was lost
                 return same
-            raise _exists(file.name)
+            raise other_content(file.name)
         return self._api.put(key, headers, measured) if got.unsupported else got
 
     def _same(self, key: str, file: FilePlan, measured: Measured) -> Mapping[str, str] | None:
@@ -218,12 +218,12 @@ class S3Target(Contents):
             return None
         digest = s3_proof.object_digest(there.etag, there.headers, self._uploads.checks)
         if there.size != measured.size or digest != f"{measured.algorithm}:{measured.digest.hex()}":
-            raise _exists(file.name)
+            raise other_content(file.name)
         return there.headers
 
     def _refuse_to_replace(self, file: FilePlan) -> None:
         if self._api.head(self._wanted.key(file.name)) is not None:
-            raise _exists(file.name)
+            raise other_content(file.name)
 
     def _headers(self, file: FilePlan) -> dict[str, str]:
         """What a new object gets besides its content."""
@@ -236,11 +236,3 @@ class S3Target(Contents):
         if len(receipts) > 1:
             self._memory.learn_parts(key, etag, Parts(file.chunk_size, [receipt.checksum for receipt in receipts]))
         return Remote(file.name, self._location(key), file.size, digest, self._api.now, etag)
-
-
-def _exists(name: str) -> Rejected:
-    return Rejected(
-        f"{name} is there already, with other content, and --immutable was given.",
-        hint="Choose another name, or leave --immutable out to replace it.",
-        reason="exists",
-    )
