@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from ppcli import disk
 from ppcli.errors import Credentials, local_error, local_io
 
 KEY_FILE = "user.key"
+GAP = 10_000
+"""So many numbers in a row without a pad, and there are no more."""
 _KEY_BYTES = 32
 
 
@@ -46,6 +49,17 @@ class UserKey:
     def pad(self, store_id: bytes, number: int) -> Pad:
         secret = hmac.digest(self.value, b"ppcli-pad/1" + store_id + number.to_bytes(8), "sha256")
         return Pad(number, secret, hashlib.sha256(secret).hexdigest())
+
+
+def numbers_of(addresses: Collection[str], address: Callable[[int], str]) -> Iterator[int]:
+    """The numbers whose addresses are among these, in order."""
+    left = len(addresses)
+    number = last = 0
+    while left and number - last <= GAP:
+        if address(number) in addresses:
+            left, last = left - 1, number
+            yield number
+        number += 1
 
 
 def load(config_dir: Path) -> UserKey | None:
