@@ -220,6 +220,16 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What an upload will ask for where slots cost: at most `new` ones, of `slot_size` bytes each, beside the `reused`
+    ones that are there already. Unchanged chunks of what is there cost nothing."""
+
+    new: int
+    reused: int
+    slot_size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What a target allows for one file, and what the pipeline must know of it. It branches on these, never on names.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from ppcli.model import FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
+from ppcli.model import Cost, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 
 PIECE = 1 << 20
 """The largest run of bytes that a worker holds in memory at once."""
@@ -167,4 +167,13 @@ class Accounts(Protocol):
 
     def login(self, email: str, password: str) -> str:
         """A new token. Raises `Credentials` for a wrong password."""
+        ...
+
+
+@runtime_checkable
+class Costly(Protocol):
+    """A target where reserving costs: the user agrees first."""
+
+    def cost(self, files: Sequence[FilePlan]) -> Cost:
+        """What these files will take, as far as is known; asks nobody."""
         ...

@@ -13,4 +13,6 @@ recover    an index from the pads and the key alone
 store      one open store: every decision about pads
 reading    a version read back
 opening    where a store is; the one in a directory
+
+And behind a server: api (the calls), remote (the pads), remote_site (where the store and its index are).
 """

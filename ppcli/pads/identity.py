@@ -55,8 +55,8 @@ def write(root: Path, identity: Identity) -> None:
 
 
 def choose_pad_size(found: int | None, asked: int | None) -> int:
-    """The pad size of the store, or of the one to be made where `found` is None. Raises `Usage` where another was asked for, or where there
-    are no such pads."""
+    """The pad size of the store, which has `found`, or of the one to be made (None). Raises `Usage` where another was
+    asked for, or where there are no such pads."""
     size = asked or found or PAD_DEFAULT
     if found and size != found:
         raise Usage(

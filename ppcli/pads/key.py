@@ -5,6 +5,13 @@
     key check = HMAC-SHA256(user key, "ppcli-pad-store/1" | store id (16 bytes) | pad size (8 bytes, big-endian)), hex
 
 Whoever knows a pad's secret may write it, whoever knows its address may read it. Neither is ever stored or shown.
+
+A server is told secrets when it is written to, so no secret may be good at another place. What a server names as its
+store's id could be the one of somebody else's: for pads behind a server, the store id of these formulas is made here,
+from the id that the server tells and the origin (`https://host:port`) that it is reached by.
+
+    store id  = the first 16 bytes of SHA-256("ppcli-pad-place/1" | id the server tells (16 bytes) | origin)
+    tag       = the first 16 bytes of HMAC-SHA256(user key, "ppcli-pad-tag/1" | origin), hex: which store there is ours
 """
 
 from __future__ import annotations
@@ -46,9 +53,18 @@ class UserKey:
         """Shows that a store was made with this key, and nothing else about it."""
         return hmac.digest(self.value, b"ppcli-pad-store/1" + store_id + pad_size.to_bytes(8), "sha256").hex()
 
+    def tag(self, origin: str) -> str:
+        """By what a server knows the store of this key, and nothing else about the key; another one at each origin."""
+        return hmac.digest(self.value, b"ppcli-pad-tag/1" + origin.encode(), "sha256")[:16].hex()
+
     def pad(self, store_id: bytes, number: int) -> Pad:
         secret = hmac.digest(self.value, b"ppcli-pad/1" + store_id + number.to_bytes(8), "sha256")
         return Pad(number, secret, hashlib.sha256(secret).hexdigest())
+
+
+def bound(told: bytes, origin: str) -> bytes:
+    """The store id for what the server at `origin` tells as its own (16 bytes each)."""
+    return hashlib.sha256(b"ppcli-pad-place/1" + told + origin.encode()).digest()[:16]
 
 
 def numbers_of(addresses: Collection[str], address: Callable[[int], str]) -> Iterator[int]:

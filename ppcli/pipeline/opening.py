@@ -85,6 +85,10 @@ class Opener:
         source = Source(context.path(entry))
         try:
             limits = context.target.limits(source.fingerprint.size)
+            base = (
+                context.call(Step.FIND, entry, None, lambda: context.target.find(entry.name)) if limits.adopts else None
+            )
+            limits = context.target.limits(source.fingerprint.size)  # the first call may have told what they are
             changed = not source.fingerprint.same(entry.fingerprint)
             if changed or not planner.fits(entry.size, entry.chunk_size, limits):
                 self._replan(index, entry, source, limits)
@@ -96,9 +100,6 @@ class Opener:
                 if entry.session is None and digesting.there_already(context, index, entry, self._plan(index, entry)):
                     source.close()
                     return None
-            base = (
-                context.call(Step.FIND, entry, None, lambda: context.target.find(entry.name)) if limits.adopts else None
-            )
             old, plan = entry.session, self._plan(index, entry)
             sums = context.hashes.take_chunks(source.path, source.fingerprint, entry.chunk_size)
             intent = context.recorder.post(steps.Opening(index))

@@ -18,6 +18,9 @@ from ppcli.server.database import DATABASE, Database, database_errors
 from ppcli.server.entries import Entries
 from ppcli.server.limits import ServerLimits
 from ppcli.server.live import LiveSessions
+from ppcli.server.pad_files import PadFiles
+from ppcli.server.pad_receiving import PadReceiver
+from ppcli.server.pads import Pads
 from ppcli.server.receiving import Receiver
 from ppcli.server.sessions import Sessions
 from ppcli.server.users import LOGINS, Users
@@ -45,6 +48,7 @@ class Depot:
         try:
             with local_io(f"use {data}"):
                 self.files = Files(data)
+                pad_files = PadFiles(data)
             self.database = Database(data / DATABASE)
         except BaseException:  # also a signal: a data dir that cannot be used must not stay locked
             self._lock.release()
@@ -61,6 +65,8 @@ class Depot:
         self.live = live
         self.receiver = Receiver(self.database, self.files, self.sessions, live, self.workers, self._takers)
         self.completer = Completer(self.database, self.files, self.sessions, live)
+        self.pads = Pads(self.database, pad_files, limits)
+        self.pad_receiver = PadReceiver(pad_files, self.workers, self._takers)
         self.cleanup = Cleanup(self.database, self.files, self.sessions, self.completer, live, limits)
 
     def start_cleaning(self, failed: Callable[[Exception], None]) -> None:

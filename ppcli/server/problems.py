@@ -24,9 +24,10 @@ _MEANING = {
     404: "Not there",
     405: "Not a method of this path",
     408: "The body came too slowly",
-    409: "The file is completed already",
+    409: "The file is completed already, or the pad's counter is not below this one",
     410: "The session has ended",
     411: "Content-Length is needed",
+    412: "Another index of these pads counts now",
     413: "Too large",
     416: "No such range",
     422: "A field does not fit",
@@ -59,7 +60,9 @@ def _reply(status: int, detail: Any, headers: dict[str, str] | None = None) -> J
 
 def _refused(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refused)
-    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    headers = dict(error.headers)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return _reply(error.status, error.detail, headers)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Request, Response
-from fastapi.responses import StreamingResponse
-from starlette.exceptions import HTTPException
 
 from ppcli.server.depot import Depot
 from ppcli.server.entries import Deletion
@@ -27,18 +22,12 @@ from ppcli.server.models import (
     PutFileReply,
 )
 from ppcli.server.problems import problems
-from ppcli.server.ranges import Unsatisfiable, parse_range
 from ppcli.server.refusal import Refused
+from ppcli.server.streaming import RANGED, open_file, ranged, whole
 from ppcli.server.users import User
 
-_PIECE = 1 << 20
 _MOST = 1000
-_BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_CONTENT = problems(404, 416) | {
-    200: {"content": _BINARY, "description": "All of it"},
-    206: {"content": _BINARY, "description": "The range that was asked for"},
-    304: {"description": "Not modified"},
-}
+_CONTENT = RANGED | {304: {"description": "Not modified"}}
 
 
 def files_router(depot: Depot) -> APIRouter:
@@ -150,39 +139,9 @@ async def _content(depot: Depot, user: User, sha256: str, request: Request) -> R
     if size is None:
         raise Refused(404, f"No content of yours has SHA256 {sha256}")
     tag = f'"{sha256}"'
-    headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private"}
+    headers = {"ETag": tag, "Cache-Control": "private"}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    wanted = request.headers.get("range") if request.headers.get("if-range", tag) == tag else None
-    try:
-        span = parse_range(wanted, size)
-    except Unsatisfiable:
-        headers["Content-Range"] = f"bytes */{size}"
-        raise HTTPException(416, f"The content has {size} bytes", headers) from None
-    start, end = span or (0, size)
-    if span is not None:
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    headers["Content-Length"] = str(end - start)
-    status = 200 if span is None else 206
-    kind = "application/octet-stream"
-    if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type=kind)
-    fd = await asyncio.to_thread(_open, depot.files.content(sha256))
-    return StreamingResponse(_pieces(fd, start, end), status, headers, media_type=kind)
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-
-async def _pieces(fd: int, start: int, end: int) -> AsyncIterator[bytes]:
-    """The range, each piece read in a thread. The file may lose its name meanwhile; it stays readable."""
-    try:
-        while start < end:
-            piece = await asyncio.to_thread(os.pread, fd, min(_PIECE, end - start), start)
-            if not piece:
-                raise OSError("stored content is shorter than it was")
-            start += len(piece)
-            yield piece
-    finally:
-        os.close(fd)
+    if request.headers.get("if-range", tag) != tag:
+        return await whole(request, size, headers, lambda: open_file(depot.files.content(sha256)))
+    return await ranged(request, size, headers, lambda: open_file(depot.files.content(sha256)))

@@ -13,8 +13,9 @@ from ppcli.server.content import Files
 from ppcli.server.database import Database
 from ppcli.server.limits import ServerLimits
 from ppcli.server.plan import Wanted, check_plan, implied_chunk_size
+from ppcli.server.quota import held_bytes
 from ppcli.server.refusal import Refused
-from ppcli.server.states import BEING_COMPLETED, FINAL, RECEIVING, UNFINISHED, SessionState, check, check_receiving
+from ppcli.server.states import BEING_COMPLETED, FINAL, RECEIVING, UNFINISHED, SessionState, check, check_receiving, sql
 from ppcli.server.users import User
 
 
@@ -160,7 +161,7 @@ class Sessions:
 
         def change(connection: sqlite3.Connection) -> None:
             connection.execute(
-                f"UPDATE sessions SET expires_at = expires_at + ? WHERE state IN {_sql(UNFINISHED)}", (seconds,)
+                f"UPDATE sessions SET expires_at = expires_at + ? WHERE state IN {sql(UNFINISHED)}", (seconds,)
             )
             connection.execute(
                 "UPDATE contents SET unnamed_since = unnamed_since + ? WHERE unnamed_since IS NOT NULL", (seconds,)
@@ -170,23 +171,18 @@ class Sessions:
 
     def _insert(self, connection: sqlite3.Connection, session: Session, now: float) -> None:
         open_now = connection.execute(
-            f"SELECT count(*), coalesce(sum(file_size), 0), min(expires_at) FROM sessions"
-            f" WHERE user_id = ? AND (state IN {_sql(BEING_COMPLETED)}"
-            f" OR state IN {_sql(RECEIVING)} AND expires_at > ?)",
+            "SELECT count(*), min(expires_at) FROM sessions"
+            f" WHERE user_id = ? AND (state IN {sql(BEING_COMPLETED)}"
+            f" OR state IN {sql(RECEIVING)} AND expires_at > ?)",
             (session.user_id, now),
         ).fetchone()
         if open_now[0] >= self._limits.sessions_per_user:
-            wait = max(open_now[2] - now, 1.0)
+            wait = max(open_now[1] - now, 1.0)
             raise Refused(429, "Too many unfinished uploads; complete or abort some", retry_after=min(wait, 60.0))
         wanted = session.wanted
-        if self._limits.quota is not None:
-            held = connection.execute(
-                "SELECT coalesce(sum(file_size), 0) FROM (SELECT DISTINCT sha256, file_size FROM entries"
-                " WHERE user_id = ? AND status = 'active' AND has_content)",
-                (session.user_id,),
-            ).fetchone()[0]
-            if held + open_now[1] + wanted.file_size > self._limits.quota:
-                raise Refused(507, "This file does not fit into your quota")
+        quota = self._limits.quota
+        if quota is not None and held_bytes(connection, session.user_id, now) + wanted.file_size > quota:
+            raise Refused(507, "This file does not fit into your quota")
         connection.execute(
             "INSERT INTO sessions (id, user_id, filepath, hostname, sha256, file_size, chunk_size, total_chunks,"
             " file_mtime, ip_address, state, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -203,7 +199,7 @@ def load(connection: sqlite3.Connection, upload_id: str) -> Session | None:
 
 def unfinished(connection: sqlite3.Connection) -> list[Session]:
     """All sessions that have not ended."""
-    rows = connection.execute(f"SELECT * FROM sessions WHERE state IN {_sql(UNFINISHED)}").fetchall()
+    rows = connection.execute(f"SELECT * FROM sessions WHERE state IN {sql(UNFINISHED)}").fetchall()
     return [from_row(row) for row in rows]
 
 
@@ -238,7 +234,3 @@ def _receiving(connection: sqlite3.Connection, upload_id: str) -> Session:
         raise Refused(404, "Upload session not found")
     check_receiving(session.state)
     return moved(connection, upload_id, SessionState.UPLOADING)
-
-
-def _sql(states: tuple[SessionState, ...]) -> str:
-    return "(" + ", ".join(f"'{state}'" for state in states) + ")"

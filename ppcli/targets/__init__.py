@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SCHEMES: Mapping[str, str] = {
     "pads": "ppcli.targets.pads",
+    "pads+http": "ppcli.targets.pads_http",
+    "pads+https": "ppcli.targets.pads_http",
     "file": "ppcli.targets.file",
     "http": "ppcli.targets.putplace",
     "https": "ppcli.targets.putplace",
