@@ -92,6 +92,19 @@ class FilePlanned(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ReservationPlanned(JobEvent):
+    """What a `put` will reserve at most where that costs, and how many free pads it uses again."""
+
+    event: ClassVar[str] = "reservation_planned"
+    target: str
+    pads_new: int
+    pads_reused: int
+    pad_size: int
+    bytes_new: int
+    bytes_reused: int
+
+
+@dataclass(frozen=True, slots=True)
 class FileCompleted(JobEvent):
     event: ClassVar[str] = "file_completed"
     name: str

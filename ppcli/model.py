@@ -228,6 +228,14 @@ class Cost:
     reused: int
     slot_size: int
 
+    @property
+    def bytes_new(self) -> int:
+        return self.new * self.slot_size
+
+    @property
+    def bytes_reused(self) -> int:
+        return self.reused * self.slot_size
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -35,6 +35,7 @@ class Step(StrEnum):
     ABORT = "abort"
     READ = "read"
     REMOVE = "remove"
+    RECOVER = "recover"
     LOGIN = "login"
 
 

@@ -148,6 +148,21 @@ class Served(Networked):
         return set((self.server.data / "partial").iterdir())
 
 
+class Padded(Networked):
+    """Pads behind a real `ppcli serve`; each test has a user key, and so a store, of its own."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        super().__init__(f"pads+{server.origin}")
+        self.token = server.token
+
+    def unfinished(self, target: Target) -> int:
+        assert isinstance(target, Store)
+        return len(list(target.incomplete()))
+
+    def content(self, target: Target, name: str) -> bytes | None:
+        return stored(target, name)
+
+
 class Tus(Networked):
     """A real tus server; what others uploaded to it before is not looked at."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from harness import Faulty, Place, quick_retries, run
-from peers import Bucket, Disk, Peer, Rufh, Served, Tus
+from peers import Bucket, Disk, Padded, Peer, Rufh, Served, Tus
 from rufh_kit import RufhServer, running_rufh
 from server_kit import ServerProcess, running_server
 from tus_kit import TusServer, running_tus
@@ -26,7 +26,7 @@ from ppcli.targets import SCHEMES
 
 CHUNK = 4096
 TESTS = itertools.count()
-UNDER_CONTRACT = ["pads", "file", "putplace+http", "tus+http", "rufh+http", "s3"]
+UNDER_CONTRACT = ["pads", "pads+http", "file", "putplace+http", "tus+http", "rufh+http", "s3"]
 COUNTING = ["tus+http", "rufh+http"]
 """Protocols without names, whose servers count bytes and compare none: a few promises are beyond them."""
 NAMING = [scheme for scheme in UNDER_CONTRACT if scheme not in COUNTING]
@@ -81,6 +81,10 @@ def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Peer]:
             yield Disk("pads:")
         case "file":
             yield Disk(f"file://{tmp_path}/store")
+        case "pads+http":
+            padded = Padded(request.getfixturevalue("server"))
+            yield padded
+            padded.close()
         case "tus+http":
             tus = Tus(request.getfixturevalue("tus"))
             yield tus

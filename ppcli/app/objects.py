@@ -139,6 +139,8 @@ def recover(place: Workplace, to: str | None) -> Result:
     """Rebuild a pad store's index from the user key alone."""
     target = place.target(place.choose(to))
     if not isinstance(target, Recoverable):
-        raise Rejected(f"{target.url} has no pads to recover.", hint="Name a pads: target.", reason="unsupported")
-    found = target.recover()
+        raise Rejected(
+            f"{target.url} has no pads to recover.", hint="Name a pads: or pads+https:// target.", reason="unsupported"
+        )
+    found = place.call(Step.RECOVER, "the index", target.recover)
     return place.done(target=target.url, files=found)

@@ -12,6 +12,7 @@ from ppcli.events import (
     FileFailed,
     JobFinished,
     JobStarted,
+    ReservationPlanned,
     Result,
     Retrying,
     Serving,
@@ -49,6 +50,8 @@ class Narrator:
             case JobStarted():
                 self._files[event.job] = event.files
                 self.note(sentences.beginning(event))
+            case ReservationPlanned():
+                self.note(sentences.reservation(event))
             case Retrying():
                 self._retry(event)
             case WarningRaised():
