@@ -37,6 +37,8 @@ class RemoteSite:
         self.opened: PadStore | None = None
         self.looked = False
         """Whether the server was asked."""
+        self.renewed = False
+        """Whether the index was made again from the pads just now."""
         self._transport = transport
         self._origin = str(transport.origin)
         self._folder = data_dir / FOLDER
@@ -126,6 +128,7 @@ class RemoteSite:
             index = secrets.token_hex(16)
             self._hold(root, index)
             api.take_over(index, told.index)
+        self.renewed = True
         if told.pads:
             said = "was not in this data dir, or is an old copy: it has been made again from the pads"
             self._notices.append(Notice("index_rebuilt", f"The index of the pads at {self._origin} {said}."))

@@ -67,7 +67,8 @@ class HttpPadTarget(PadTarget):
 
     def recover(self) -> int:
         self._site.require_key()
-        return super().recover()
+        store = self._store()
+        return len(store.versions("")) if store and self._site.renewed else super().recover()
 
     def login(self, email: str, password: str) -> str:
         return Api(self._transport, "").login(email, password)
