@@ -93,15 +93,18 @@ class FilePlanned(JobEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReservationPlanned(JobEvent):
-    """What a `put` will reserve at most where that costs, and how many free pads it uses again."""
+    """What a `put` will reserve at most where that costs, how many free pads it uses again, and how many unchanged ones
+    it is known to keep."""
 
     event: ClassVar[str] = "reservation_planned"
     target: str
     pads_new: int
     pads_reused: int
+    pads_kept: int
     pad_size: int
     bytes_new: int
     bytes_reused: int
+    bytes_kept: int
 
 
 @dataclass(frozen=True, slots=True)

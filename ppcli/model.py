@@ -222,10 +222,11 @@ class Notice:
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What an upload will ask for where slots cost: at most `new` ones, of `slot_size` bytes each, beside the `reused`
-    ones that are there already. Unchanged chunks of what is there cost nothing."""
+    free ones that are there already, and the `kept` ones of chunks that are known to be unchanged."""
 
     new: int
     reused: int
+    kept: int
     slot_size: int
 
     @property
@@ -235,6 +236,10 @@ class Cost:
     @property
     def bytes_reused(self) -> int:
         return self.reused * self.slot_size
+
+    @property
+    def bytes_kept(self) -> int:
+        return self.kept * self.slot_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ All methods may be called from several threads at once, for different chunks and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from ppcli.model import Cost, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
@@ -174,6 +174,7 @@ class Accounts(Protocol):
 class Costly(Protocol):
     """A target where reserving costs: the user agrees first."""
 
-    def cost(self, files: Sequence[FilePlan]) -> Cost:
-        """What these files will take, as far as is known; asks nobody."""
+    def cost(self, files: Sequence[FilePlan], sums: Mapping[str, Sequence[str]]) -> Cost:
+        """What these files will take, as far as is known. `sums` are the XXH3-128 (hex) of the chunks of those that
+        replace a version, by name; without them every chunk counts as changed."""
         ...

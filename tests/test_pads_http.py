@@ -115,6 +115,19 @@ def test_what_reserves_nothing_new_asks_nothing(box: Cli) -> None:
     assert state_of(box).next == 6
 
 
+def test_what_is_unchanged_is_not_counted(box: Cli) -> None:
+    data = bytearray(write(box, "a.bin", content("a", 20 * CHUNK)))
+    put(box, "a.bin")
+    data[5 * CHUNK] ^= 1
+    write(box, "a.bin", bytes(data) + b"tail")
+    told = box.refuses(2, "usage", "confirmation", "put", "a.bin")
+    assert "up to 3 new pads" in told, "the changed chunk, the one at the end, and the record"
+    (planned,) = box.json("put", "a.bin", "--dry-run").of("reservation_planned")
+    assert (planned["pads_new"], planned["pads_kept"], planned["bytes_kept"]) == (3, 19, 19 * CHUNK)
+    assert put(box, "a.bin").result["chunks_sent"] == 2
+    assert state_of(box).next == 21 + 3
+
+
 def test_a_dry_run_says_it_and_asks_nothing(box: Cli, server: ServerProcess) -> None:
     write(box, "a.bin", content("a", 5 * CHUNK))
     before = held_by(server)

@@ -119,8 +119,8 @@ class _Put:
             self._agree(self._files)
 
     def _agree(self, files: Sequence[Found]) -> None:
-        asking = not (self._request.yes or self._request.dry_run)
-        agree(self._place, self._target, [self._seen[found] for found in files], asking=asking)
+        seen = [(self._path(found), self._seen[found]) for found in files]
+        agree(self._place, self._target, seen, yes=self._request.yes, dry=self._request.dry_run)
 
     def _examine(self, files: Sequence[Found]) -> None:
         """What halts a job stops the looking: the rest is planned unseen, and the job is paused."""

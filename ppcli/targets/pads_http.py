@@ -3,7 +3,7 @@ as for pads in a directory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ from ppcli.pads import record
 from ppcli.pads.api import Api
 from ppcli.pads.identity import PAD_DEFAULT, PAD_MAX, PAD_MIN
 from ppcli.pads.remote_site import RemoteSite
+from ppcli.pads.store import PadStore
 from ppcli.targets import Settings
 from ppcli.targets.pads import PadTarget
 from ppcli.transport import Transport
@@ -58,12 +59,13 @@ class HttpPadTarget(PadTarget):
         known = self._site.looked or self._chunk_size is not None
         return replace(super().limits(size) if known else _UNKNOWN, remote=True)
 
-    def cost(self, files: Sequence[FilePlan]) -> Cost:
+    def cost(self, files: Sequence[FilePlan], sums: Mapping[str, Sequence[str]]) -> Cost:
         store = self._site.opened
         pad_size = store.identity.pad_size if store else self._chunk_size or PAD_DEFAULT
-        wanted = sum(file.chunks + record.expected_pads(file.name, file.chunks, pad_size) for file in files)
+        kept = sum(_unchanged(store, name, of_chunks) for name, of_chunks in sums.items()) if store else 0
+        wanted = sum(file.chunks + record.expected_pads(file.name, file.chunks, pad_size) for file in files) - kept
         spare = store.spare(wanted) if store else 0
-        return Cost(new=wanted - spare, reused=spare, slot_size=pad_size)
+        return Cost(new=wanted - spare, reused=spare, kept=kept, slot_size=pad_size)
 
     def recover(self) -> int:
         self._site.require_key()
@@ -72,3 +74,15 @@ class HttpPadTarget(PadTarget):
 
     def login(self, email: str, password: str) -> str:
         return Api(self._transport, "").login(email, password)
+
+
+def _unchanged(store: PadStore, name: str, sums: Sequence[str]) -> int:
+    """How many chunks with these sums the version that is there has already."""
+    version = store.find(name)
+    pads = version.pads[: len(sums)] if version else ()
+    heads = store.pads.heads([number for number, _ in pads])
+    found = [(heads.get(number), counter) for number, counter in pads]
+    return sum(
+        head is not None and head.counter == counter and head.holds(chunk, head.length, sums[chunk])
+        for chunk, (head, counter) in enumerate(found)
+    )
