@@ -201,12 +201,18 @@ def index(home: Path, root: Path | None = None) -> State:
     def refuse(old: State | None) -> State:
         raise AssertionError("the index on disk is damaged")
 
-    (only,) = [root] if root else [home / "data" / "pads"] if not _behind else (home / "data" / "pads-http").iterdir()
+    only = root or (behind_root(home / "data") if _behind else home / "data" / "pads")
     ledger = Ledger(only, refuse)
     with ledger.transaction() as state:
         found = state
     ledger.close()
     return found
+
+
+def behind_root(data: Path) -> Path:
+    """Where the index of the one store behind a server is."""
+    (only,) = [path for path in (data / "pads-http").iterdir() if path.is_dir()]
+    return only
 
 
 def audit(state: State) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from cli_kit import Cli, Ran
 from harness import quick_retries
-from pads_kit import Upload, audit, behind, content, get, index, target
+from pads_kit import Upload, audit, behind, behind_root, content, get, index, target
 from recording_proxy import Exchange, Proxy, Rule
 from server_kit import ServerProcess, running_server
 
@@ -64,8 +64,7 @@ def put(cli: Cli, *words: str) -> Ran:
 
 def state_of(cli: Cli) -> State:
     """The index as it is on disk, which must be sound."""
-    (root,) = (cli.data / "pads-http").iterdir()
-    state = index(cli.root, root)
+    state = index(cli.root, behind_root(cli.data))
     audit(state)
     return state
 
@@ -380,13 +379,12 @@ def test_client_and_server_killed_in_turns(tmp_path: Path, size: Size) -> None:
 
 
 def test_twenty_uploads_at_once_lose_no_update(tmp_path: Path, server: ServerProcess) -> None:
-    """Each as of a process of its own, on one data dir; ten names, so that two write each."""
+    """Each as of a process of its own, on one data dir that is empty at first; ten names, so that two write each."""
     with behind(server):
-        Upload(target(tmp_path, chunk_size=CHUNK), "first", b"x", chunk_size=CHUNK).put()
+        opened = [target(tmp_path, chunk_size=CHUNK) for _ in range(20)]
 
         def put_one(number: int) -> None:
-            pads = target(tmp_path, chunk_size=CHUNK)
-            data = content(number, 3 * CHUNK)
+            pads, data = opened[number], content(number, 3 * CHUNK)
             Upload(pads, f"name {number % 10}", data, f"job-{number}", chunk_size=CHUNK).put()
 
         with ThreadPoolExecutor(20) as pool:
@@ -397,6 +395,7 @@ def test_twenty_uploads_at_once_lose_no_update(tmp_path: Path, server: ServerPro
         state = index(tmp_path)
         audit(state)
         assert not state.owners
+        assert not any(one.notices() for one in opened), "one of them made the index, and no other made it again"
 
 
 def test_a_clock_that_was_set_back_stops_nothing(
@@ -497,7 +496,7 @@ def test_a_server_never_learns_secrets_that_are_good_at_another(root: Path, serv
     box = make_box(root, server)
     write(box, "a.bin", content("a", 5 * CHUNK))
     put(box, "a.bin")
-    (name,) = {path.name for path in (box.data / "pads-http").iterdir()}
+    name = behind_root(box.data).name
     with running_server(root) as hostile:
         victim = make_box(root, hostile)
         put(victim, "a.bin")
@@ -509,7 +508,7 @@ def test_a_server_never_learns_secrets_that_are_good_at_another(root: Path, serv
             database.commit()
         shutil.rmtree(box.data)
         put(victim, "a.bin")
-        assert name not in {path.name for path in (box.data / "pads-http").iterdir()}
+        assert behind_root(box.data).name != name
         assert len(addresses(hostile)) == 6
         assert not addresses(hostile) & addresses(server)
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ppcli.errors import Credentials, Damaged, Rejected, Temporary, Transient
+from ppcli.errors import Damaged, Rejected, Temporary, Transient
 from ppcli.pads import header
 from ppcli.pads.key import Pad
 from ppcli.target import Body
@@ -143,18 +143,6 @@ class Api:
         if reply.status == 400:
             raise Damaged(f"the server answers: {own_words(reply, pad.secret.hex(), pad.address)}")
         self._check(reply)
-
-    def login(self, email: str, password: str) -> str:
-        """A token. Raises `Credentials`."""
-        asked = Request.json(
-            "POST", "/api/v2/auth/login", {"email": email, "password": password}, expect=(400, 401, 403, 422)
-        )
-        reply = self._transport.send(asked)
-        token = _record(reply).get("access_token")
-        if reply.status != 200 or not isinstance(token, str):
-            said = own_words(reply, password) or f"status {reply.status}"
-            raise Credentials(f"The login was refused: {said}.", hint="Check the e-mail and the password.")
-        return token
 
     def _ask(self, method: str, path: str, value: Mapping[str, Any], *, expect: Collection[int] = ()) -> Reply:
         return self._transport.send(Request.json(method, self._store + path, value, expect=expect))

@@ -2,6 +2,7 @@
 
     pads-http/<store id>/index.json, index.jsonl, index.lock     as in a directory's store
     pads-http/<store id>/held.json                               the id by which the server knows this index
+    pads-http/index.lock                                         held while that id changes
 
 One index counts at a time; the server refuses the writes of all others. An index that is not here, that does not count
 any more, or that is an old copy (the server knows how far it had come) is made again from the pads, and counts from
@@ -14,6 +15,7 @@ import contextlib
 import json
 import secrets
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from ppcli import disk
@@ -61,14 +63,12 @@ class RemoteSite:
             return self.opened
 
     def create(self, pad_size: int) -> None:
-        with self._lock:
+        with self._lock, self._alone():
             user_key = key.load_or_create(self._config_dir)
             index = secrets.token_hex(16)
             told = self._api(user_key).make(pad_size, index)
             if told.index == index:  # it is new, so its index is empty
                 root = self._root(told)
-                with local_io("create the pad index"):
-                    disk.make_dir(root)
                 with ledger.locked(root):
                     ledger.create(root)
                     self._hold(root, index)
@@ -92,34 +92,44 @@ class RemoteSite:
     def _api(self, user_key: UserKey) -> Api:
         return Api(self._transport, user_key.tag(self._origin))
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Which index counts is changed by one process of this data dir at a time."""
+        with local_io("create the pad index"):
+            disk.make_dir(self._folder)
+        with ledger.locked(self._folder):
+            yield
+
     def _root(self, told: Told) -> Path:
-        return self._folder / bound(told.store_id, self._origin).hex()
+        root = self._folder / bound(told.store_id, self._origin).hex()
+        with local_io("create the pad index"):
+            disk.make_dir(root)
+        return root
 
     def _open(self, told: Told, user_key: UserKey) -> PadStore:
         root = self._root(told)
-        with local_io("create the pad index"):
-            disk.make_dir(root)
-        if _held(root) != told.index:
-            told = self._take_over(root, told, user_key)
+        held = _held(root)
+        if held != told.index:
+            told = self._take_over(root, held, user_key)
         store = self._store(root, told, user_key)
         if store.seq < told.seq:  # an old copy of the data dir was put back
             store.close()
-            store = self._store(root, self._take_over(root, told, user_key), user_key)
+            store = self._store(root, self._take_over(root, told.index, user_key), user_key)
         return store
 
     def _store(self, root: Path, told: Told, user_key: UserKey) -> PadStore:
         found = identity.make(user_key, bound(told.store_id, self._origin), told.pad_size)
         return PadStore(root, found, RemotePads(self._api(user_key), found, user_key, told.index), told.seq)
 
-    def _take_over(self, root: Path, seen: Told, user_key: UserKey) -> Told:
-        """Make our index count, and have it made again. In this order: killed in between, it does not count yet, or
-        there is no index that could be taken for a good one."""
+    def _take_over(self, root: Path, held: str | None, user_key: UserKey) -> Told:
+        """Make our index count in place of `held`, which does not, and have it made again. In this order: killed in
+        between, it does not count yet, or there is no index that could be taken for a good one."""
         api = self._api(user_key)
-        with ledger.locked(root):
+        with self._alone(), ledger.locked(root):
             told = api.store()
             if told is None:
                 raise Transient("the server does not know its pads any more")
-            if told.index == _held(root) != seen.index:
+            if told.index == _held(root) != held:
                 return told  # another process here was quicker
             with local_io("set the old pad index aside"):
                 for name in (ledger.SNAPSHOT, ledger.JOURNAL):

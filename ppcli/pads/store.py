@@ -79,9 +79,10 @@ class PadStore:
     def reserve(self, owner: str, name: str, count: int, chunks: int) -> tuple[int, ...]:
         """Pads for `count` chunks. The first call for a file of `chunks` chunks takes those of its record as well.
         They are in the index before the medium hears of them, and free again where it does not give them."""
-        with self._changing(count) as state:
+        expected = record.expected_pads(name, chunks, self.identity.pad_size)
+        with self._changing(count + expected) as state:
             held = state.owners.get(owner)
-            records = 0 if held and held.records else record.expected_pads(name, chunks, self.identity.pad_size)
+            records = 0 if held and held.records else expected
             pads = state.choose(count + records)
             self._ledger.record(Reserve(owner, name, pads[:count], pads[count:]))
             wanted, seq = (*pads[:count], *state.owners[owner].records), state.seq

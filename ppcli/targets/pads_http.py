@@ -11,11 +11,10 @@ from ppcli.errors import Usage
 from ppcli.model import Cost, FilePlan, Limits
 from ppcli.origin import Origin
 from ppcli.pads import record
-from ppcli.pads.api import Api
 from ppcli.pads.identity import PAD_DEFAULT, PAD_MAX, PAD_MIN
 from ppcli.pads.remote_site import RemoteSite
 from ppcli.pads.store import PadStore
-from ppcli.targets import Settings
+from ppcli.targets import Settings, putplace_api
 from ppcli.targets.pads import PadTarget
 from ppcli.transport import Transport
 from ppcli.transport.routes import leaves_the_machine
@@ -73,7 +72,7 @@ class HttpPadTarget(PadTarget):
         return len(store.versions("")) if store and self._site.renewed else super().recover()
 
     def login(self, email: str, password: str) -> str:
-        return Api(self._transport, "").login(email, password)
+        return putplace_api.Api(self._transport, "").login(email, password)
 
 
 def _unchanged(store: PadStore, name: str, sums: Sequence[str]) -> int:
