@@ -11,6 +11,7 @@ from pathlib import Path
 from ppcli import disk
 from ppcli.errors import Busy, local_io
 from ppcli.lock import Lock
+from ppcli.server.assets import Assets, UploadRate
 from ppcli.server.cleanup import Cleanup
 from ppcli.server.completing import Completer
 from ppcli.server.content import Files
@@ -20,6 +21,7 @@ from ppcli.server.limits import ServerLimits
 from ppcli.server.live import LiveSessions
 from ppcli.server.receiving import Receiver
 from ppcli.server.sessions import Sessions
+from ppcli.server.single_shot import SingleShot
 from ppcli.server.users import LOGINS, Users
 
 _WORKERS = 16
@@ -61,6 +63,9 @@ class Depot:
         self.live = live
         self.receiver = Receiver(self.database, self.files, self.sessions, live, self.workers, self._takers)
         self.completer = Completer(self.database, self.files, self.sessions, live)
+        self.assets = Assets(self.database)
+        self.upload_rate = UploadRate(limits.uploads_per_hour)
+        self.single_shot = SingleShot(self.files, self.sessions, self.completer, self._takers)
         self.cleanup = Cleanup(self.database, self.files, self.sessions, self.completer, live, limits)
 
     def start_cleaning(self, failed: Callable[[Exception], None]) -> None:

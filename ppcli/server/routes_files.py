@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -149,8 +149,21 @@ async def _content(depot: Depot, user: User, sha256: str, request: Request) -> R
     size = await asyncio.to_thread(depot.entries.readable, user, sha256)
     if size is None:
         raise Refused(404, f"No content of yours has SHA256 {sha256}")
+    return await send_content(depot, sha256, size, request)
+
+
+async def send_content(
+    depot: Depot,
+    sha256: str,
+    size: int,
+    request: Request,
+    kind: str = "application/octet-stream",
+    more: Mapping[str, str] | None = None,
+) -> Response:
+    """Content of `size` bytes that the caller may read, or the range of it that the request asks for; `more` are
+    headers besides the usual ones."""
     tag = f'"{sha256}"'
-    headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private"}
+    headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private", **(more or {})}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     wanted = request.headers.get("range") if request.headers.get("if-range", tag) == tag else None
@@ -164,7 +177,6 @@ async def _content(depot: Depot, user: User, sha256: str, request: Request) -> R
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
     status = 200 if span is None else 206
-    kind = "application/octet-stream"
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=kind)
     fd = await asyncio.to_thread(_open, depot.files.content(sha256))
