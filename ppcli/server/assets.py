@@ -20,6 +20,7 @@ from ppcli.server.entries import Deletion, mark_deleted
 from ppcli.server.limits import ServerLimits
 from ppcli.server.plan import Wanted, count
 from ppcli.server.refusal import Refused
+from ppcli.server.sessions import Session
 from ppcli.server.users import User
 
 CHUNK_DEFAULT = 10 << 20
@@ -105,6 +106,14 @@ class Assets:
     def of_entry(self, entry: int) -> Asset:
         """The asset that a completed session became. Raises `Refused` 404 where it was deleted meanwhile."""
         return self._find("assets.entry = ?", entry)
+
+    def named_by(self, session: Session) -> str | None:
+        """The id of the asset that a session became, as long as that is there."""
+        if session.file_id is None:
+            return None
+        asked = "SELECT id FROM assets WHERE entry = ?"
+        row = self._database.read(lambda c: c.execute(asked, (session.file_id,)).fetchone())
+        return None if row is None else str(row[0])
 
     def delete(self, user: User, asset_id: str) -> None:
         """Raises `Refused` 404 or 403."""

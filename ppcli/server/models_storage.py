@@ -90,6 +90,7 @@ class StandingReply(BaseModel):
     chunk_size: Annotated[int, Field(description="Ours, as all that follows")]
     chunks: list[ChunkDigest]
     expires_at: datetime
+    asset_id: Annotated[str | None, Field(description="What the session has become")]
     extensions: _Extensions = EXTENSIONS
 
 
@@ -141,7 +142,9 @@ def asset_fields(asset: Asset) -> dict[str, Any]:
     }
 
 
-def standing_fields(session: Session, chunks: list[StoredChunk], created_at: float) -> dict[str, Any]:
+def standing_fields(
+    session: Session, chunks: list[StoredChunk], created_at: float, asset: str | None
+) -> dict[str, Any]:
     """Once a session has become an asset, its chunks are no longer told one by one."""
     wanted, over = session.wanted, session.state is SessionState.COMPLETED
     numbers = list(range(1, wanted.total_chunks + 1)) if over else [chunk.chunk_num + 1 for chunk in chunks]
@@ -157,4 +160,5 @@ def standing_fields(session: Session, chunks: list[StoredChunk], created_at: flo
         "chunk_size": wanted.chunk_size,
         "chunks": [ChunkDigest(chunk_number=c.chunk_num + 1, sha256=c.etag, size=c.size) for c in chunks],
         "expires_at": rfc3339(session.expires_at),
+        "asset_id": asset,
     }

@@ -66,7 +66,8 @@ def check_receiving(state: SessionState) -> None:
 
 def _refusal(old: SessionState) -> Refused:
     if old in (_S.PAUSED, _S.GATHERED, _S.FAILED):
-        return Refused(400, f"The upload session is {old}", code="invalid_state")
+        shown = "completed" if old is _S.GATHERED else old
+        return Refused(400, f"The upload session is {shown}", code="invalid_state")
     if old is _S.COMPLETED:
         return Refused(409, "The upload is completed")
     if old in FINAL:
