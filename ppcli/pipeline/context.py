@@ -42,8 +42,6 @@ class Context:
     pace: Pace
     hashes: Hashes
     reopened: set[int] = field(default_factory=set)
-    recut: set[int] = field(default_factory=set)
-    """Files whose chunk size is the target's, whatever was wished for."""
     sent_before: dict[int, int] = field(default_factory=dict)
     """Bytes that went into a session of this run that was lost, by file."""
 

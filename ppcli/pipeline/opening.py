@@ -157,7 +157,7 @@ class Opener:
         """The source is not what the manifest says: another revision, another path, or it could not be read before."""
         context, size, chunk_size = self._context, source.fingerprint.size, entry.chunk_size
         if entry.fingerprint is None or not planner.fits(size, chunk_size, limits):
-            chunk_size = planner.chunk_size(size, limits, None if index in context.recut else self._wanted)
+            chunk_size = planner.chunk_size(size, limits, self._wanted)
         if entry.fingerprint is not None and not source.fingerprint.same(entry.fingerprint):
             again = "only what differs is sent" if limits.replan else "it is sent again"
             context.warn("source_changed", f"{entry.path} changed since it was planned; {again}.")

@@ -223,7 +223,6 @@ class _Pipeline:
             pass
         except Recut:
             assert index is not None
-            self._context.recut.add(index)
             self._feed.ended(index, again=True)
         except Exception as error:  # a worker must not die silently: everything else becomes the run's error
             known = _known(error)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import AsyncIterator
-from urllib.parse import unquote
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from ppcli.server.assets import FIELDS_MAX
 from ppcli.server.refusal import Refused
-
-_UNSAFE = re.compile("%(?:22|0[Dd]|0[Aa])")
-"""What browsers escape in file names; everything else is as it is."""
 
 
 class Form:
@@ -91,8 +86,7 @@ class Form:
             if self._found:
                 raise Refused(400, f"There are two parts {self._field!r}", code="validation_error")
             self._found = True
-            raw = options.get(b"filename", b"").decode("utf-8", "surrogateescape")
-            self.file_name = _UNSAFE.sub(lambda match: unquote(match[0]), raw)
+            self.file_name = options.get(b"filename", b"").decode("utf-8", "surrogateescape")
             self.file_type = self._headers.get("content-type", b"").decode("latin-1")
 
     def _data(self, data: bytes, start: int, end: int) -> None:

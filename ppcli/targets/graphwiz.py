@@ -80,7 +80,7 @@ class GraphWizTarget:
                 raise SessionLost("its size is another now")
             return old
         begun = self._begun.pop((file.job, file.key), None)
-        if file.chunks == 1 and self._known.single:
+        if file.chunks == 1 and self._known.takes_whole(file.size):
             if begun is not None:
                 self._api.cancel(begun.id)
             self._assets.named(file.name)  # tells what the server does, where nobody asked before

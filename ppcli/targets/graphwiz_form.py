@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 
 from ppcli.target import Body
 
-_ESCAPED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
-"""As browsers write file names: in UTF-8, and only these are escaped."""
+_ESCAPED = str.maketrans({'"': '\\"', "\\": "\\\\", "\r": "%0D", "\n": "%0A"})
+"""File names go in UTF-8, as a quoted string."""
 
 
 class FormBody:

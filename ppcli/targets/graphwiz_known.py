@@ -51,13 +51,17 @@ class Known:
         """It takes the chunks of a file side by side."""
         return "parallel" in self.extensions
 
+    def takes_whole(self, size: int) -> bool:
+        """A file of so many bytes may go in one request."""
+        return self.single and size <= SINGLE_MAX
+
     def limits(self, size: int) -> Limits:
         """Raises `Rejected` for an empty file where only chunks are taken: none would come, and the session never be
         completed."""
         limits = replace(_LIMITS, evidence=Evidence.CONTENT, keeps_starts=False) if self.checked else _LIMITS
         if (fixed := self.chunk_size) is not None:
-            limits = replace(limits, chunk_min=fixed, chunk_max=fixed, chunk_default=fixed)
-        if self.single and size <= SINGLE_MAX:
+            limits = replace(limits, chunk_min=fixed, chunk_max=fixed, chunk_default=fixed, server_cuts=True)
+        if self.takes_whole(size):
             most, default = max(limits.chunk_max, size), max(limits.chunk_default, size)
             return replace(limits, chunk_max=most, chunk_default=default)
         if size == 0:
