@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from ppcli.server.content import Files
 from ppcli.server.database import Database
 from ppcli.server.entries import Stat, record
 from ppcli.server.live import Live, LiveSessions
+from ppcli.server.placing import Placing
 from ppcli.server.refusal import Refused
 from ppcli.server.sessions import Session, Sessions, moved, unfinished
 from ppcli.server.states import SessionState
@@ -25,13 +25,14 @@ class Completer:
     `uploading` again.
     """
 
-    def __init__(self, database: Database, files: Files, sessions: Sessions, live: LiveSessions) -> None:
+    def __init__(
+        self, database: Database, files: Files, sessions: Sessions, live: LiveSessions, placing: Placing
+    ) -> None:
         self._database = database
         self._files = files
         self._sessions = sessions
         self._live = live
-        self.placing = threading.Lock()
-        """Held while content gets its first name, and while content without a name is removed."""
+        self._placing = placing
 
     def complete(self, user: User, upload_id: str, etags: Mapping[int, str]) -> Session:
         """Finish an upload; once more is fine. `etags`: what the client believes it sent, may be empty.
@@ -91,7 +92,7 @@ class Completer:
         self._database.write(lambda c: moved(c, session.id, SessionState.UPLOADING), lazy=True)
 
     def _place(self, session: Session) -> Session:
-        with self.placing:
+        with self._placing.adding(session.wanted.sha256):
             self._files.place(session.id, session.wanted.sha256)
             return self._database.write(lambda c: _completed(c, session))
 

@@ -18,9 +18,11 @@ from ppcli.server.database import DATABASE, Database, database_errors
 from ppcli.server.entries import Entries
 from ppcli.server.limits import ServerLimits
 from ppcli.server.live import LiveSessions
+from ppcli.server.placing import Placing
 from ppcli.server.receiving import Receiver
 from ppcli.server.sessions import Sessions
 from ppcli.server.users import LOGINS, Users
+from ppcli.server.wholes import Wholes
 
 _WORKERS = 16
 """Threads that wait for the disk."""
@@ -60,8 +62,10 @@ class Depot:
         live = LiveSessions(self.files, self._hashers, self.stopped)
         self.live = live
         self.receiver = Receiver(self.database, self.files, self.sessions, live, self.workers, self._takers)
-        self.completer = Completer(self.database, self.files, self.sessions, live)
-        self.cleanup = Cleanup(self.database, self.files, self.sessions, self.completer, live, limits)
+        placing = Placing()
+        self.completer = Completer(self.database, self.files, self.sessions, live, placing)
+        self.wholes = Wholes(self.database, self.files, placing, limits)
+        self.cleanup = Cleanup(self.database, self.files, self.sessions, self.completer, live, placing, limits)
 
     def start_cleaning(self, failed: Callable[[Exception], None]) -> None:
         """Clean up now, and then again and again until `stopped`. A round that fails is told and tried again."""

@@ -68,7 +68,8 @@ async def send_problem(send: Send, status: int, detail: str, headers: dict[str, 
     await send({"type": "http.response.body", "body": body})
 
 
-def _caller(request: Request, _token: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]) -> User:
+async def _caller(request: Request, _token: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]) -> User:
+    """Not a plain function: each of those would run in a thread."""
     user: User = request.scope["user"]
     return user
 

@@ -6,16 +6,21 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from ppcli.server.clock import Clock
 from ppcli.server.content import Files
 from ppcli.server.database import Database
 from ppcli.server.limits import ServerLimits
 from ppcli.server.plan import Wanted, check_plan, implied_chunk_size
+from ppcli.server.quota import STANDING, begun, check_quota
 from ppcli.server.refusal import Refused
-from ppcli.server.states import BEING_COMPLETED, FINAL, RECEIVING, UNFINISHED, SessionState, check, check_receiving
+from ppcli.server.states import FINAL, RECEIVING, UNFINISHED, SessionState, check, check_receiving, sql
 from ppcli.server.users import User
+
+TOO_MANY = "Too many unfinished uploads; complete or abort some"
+_ASK_AGAIN = 10.0
+"""Seconds after which somebody with too many unfinished uploads may ask again: one may be completed any time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class Session:
     wanted: Wanted
     state: SessionState
     uploaded: int
+    created_at: float
     expires_at: float
     file_id: int | None
 
@@ -48,6 +54,9 @@ class StoredChunk:
     size: int
 
 
+_COLUMNS = tuple(field.name for field in fields(Session) if field.name not in ("wanted", "state"))
+
+
 class Sessions:
     """Thread-safe. `store_chunk` and `forget_chunk` are for whoever writes to the database, the others block. A new
     session is durable with its first chunk: what a power cut forgets before that is begun anew."""
@@ -65,7 +74,8 @@ class Sessions:
             raise Refused(507, "There is not enough space left for this file")
         now = self.clock.now()
         state = SessionState.INITIATED
-        session = Session(str(uuid.uuid4()), user.id, wanted, state, 0, now + self._limits.session_lifetime, None)
+        ends = now + self._limits.session_lifetime
+        session = Session(str(uuid.uuid4()), user.id, wanted, state, 0, now, ends, None)
         self._files.create(session.id)
         try:
             self._database.write(lambda connection: self._insert(connection, session, now), lazy=True)
@@ -146,6 +156,17 @@ class Sessions:
         connection.execute("DELETE FROM chunks WHERE session = ? AND chunk_num = ?", (upload_id, chunk))
         connection.execute("UPDATE sessions SET uploaded = uploaded - 1 WHERE id = ?", (upload_id,))
 
+    def unfinished(self, user: User, after: str, most: int) -> list[Session]:
+        """The user's sessions that take chunks or are being completed, by id, from behind `after` on."""
+        now = self.clock.now()
+        rows = self._database.read(
+            lambda c: c.execute(
+                f"SELECT * FROM sessions WHERE user_id = ? AND {STANDING} AND id > ? ORDER BY id LIMIT ?",
+                (user.id, now, after, most),
+            ).fetchall()
+        )
+        return [from_row(row) for row in rows]
+
     def abort(self, user: User, upload_id: str) -> Session:
         """End a session and drop its bytes; one that has ended without a file stays as it is. Gives it as it was."""
         before = self.get(user, upload_id)
@@ -160,7 +181,7 @@ class Sessions:
 
         def change(connection: sqlite3.Connection) -> None:
             connection.execute(
-                f"UPDATE sessions SET expires_at = expires_at + ? WHERE state IN {_sql(UNFINISHED)}", (seconds,)
+                f"UPDATE sessions SET expires_at = expires_at + ? WHERE state IN {sql(UNFINISHED)}", (seconds,)
             )
             connection.execute(
                 "UPDATE contents SET unnamed_since = unnamed_since + ? WHERE unnamed_since IS NOT NULL", (seconds,)
@@ -169,24 +190,12 @@ class Sessions:
         self._database.write(change)
 
     def _insert(self, connection: sqlite3.Connection, session: Session, now: float) -> None:
-        open_now = connection.execute(
-            f"SELECT count(*), coalesce(sum(file_size), 0), min(expires_at) FROM sessions"
-            f" WHERE user_id = ? AND (state IN {_sql(BEING_COMPLETED)}"
-            f" OR state IN {_sql(RECEIVING)} AND expires_at > ?)",
-            (session.user_id, now),
-        ).fetchone()
-        if open_now[0] >= self._limits.sessions_per_user:
-            wait = max(open_now[2] - now, 1.0)
-            raise Refused(429, "Too many unfinished uploads; complete or abort some", retry_after=min(wait, 60.0))
+        open_now = begun(connection, session.user_id)
+        if open_now.uploads >= self._limits.sessions_per_user:
+            wait = max(open_now.first_end - now, 1.0)
+            raise Refused(429, TOO_MANY, retry_after=min(wait, _ASK_AGAIN))
         wanted = session.wanted
-        if self._limits.quota is not None:
-            held = connection.execute(
-                "SELECT coalesce(sum(file_size), 0) FROM (SELECT DISTINCT sha256, file_size FROM entries"
-                " WHERE user_id = ? AND status = 'active' AND has_content)",
-                (session.user_id,),
-            ).fetchone()[0]
-            if held + open_now[1] + wanted.file_size > self._limits.quota:
-                raise Refused(507, "This file does not fit into your quota")
+        check_quota(connection, session.user_id, wanted.sha256, wanted.file_size, self._limits)
         connection.execute(
             "INSERT INTO sessions (id, user_id, filepath, hostname, sha256, file_size, chunk_size, total_chunks,"
             " file_mtime, ip_address, state, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -203,14 +212,14 @@ def load(connection: sqlite3.Connection, upload_id: str) -> Session | None:
 
 def unfinished(connection: sqlite3.Connection) -> list[Session]:
     """All sessions that have not ended."""
-    rows = connection.execute(f"SELECT * FROM sessions WHERE state IN {_sql(UNFINISHED)}").fetchall()
+    rows = connection.execute(f"SELECT * FROM sessions WHERE state IN {sql(UNFINISHED)}").fetchall()
     return [from_row(row) for row in rows]
 
 
 def from_row(row: sqlite3.Row) -> Session:
     wanted = Wanted(**{key: row[key] for key in Wanted.__slots__})
     state = SessionState(row["state"])
-    return Session(row["id"], row["user_id"], wanted, state, row["uploaded"], row["expires_at"], row["file_id"])
+    return Session(wanted=wanted, state=state, **{key: row[key] for key in _COLUMNS})
 
 
 def moved(connection: sqlite3.Connection, upload_id: str, new: SessionState) -> Session:
@@ -238,7 +247,3 @@ def _receiving(connection: sqlite3.Connection, upload_id: str) -> Session:
         raise Refused(404, "Upload session not found")
     check_receiving(session.state)
     return moved(connection, upload_id, SessionState.UPLOADING)
-
-
-def _sql(states: tuple[SessionState, ...]) -> str:
-    return "(" + ", ".join(f"'{state}'" for state in states) + ")"

@@ -59,3 +59,8 @@ def _refusal(old: SessionState) -> Refused:
     if old in FINAL:
         return Refused(410, f"Upload session has {'expired' if old is _S.EXPIRED else 'been aborted'}")
     return Refused(503, "The upload is being completed, ask again", retry_after=1)
+
+
+def sql(states: tuple[SessionState, ...]) -> str:
+    """For `state IN ...` of a query."""
+    return "(" + ", ".join(f"'{state}'" for state in states) + ")"
