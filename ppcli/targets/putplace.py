@@ -277,6 +277,9 @@ class PutPlaceTarget:
     def login(self, email: str, password: str) -> str:
         return self._api.login(email, password)
 
+    def accepts(self, token: str) -> bool:
+        return self._api.accepts(token)
+
     def _finished(self, file: FilePlan, hostname: str) -> Remote | None:
         """The file, when the server has it by now."""
         assert file.digest is not None

@@ -14,11 +14,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ppcli.errors import Credentials, Doubt, Loss, SessionLost, Transient
+from ppcli.errors import Credentials, Crowded, Doubt, Loss, SessionLost, Transient
 from ppcli.model import FilePlan, Receipt
 from ppcli.target import Body
 from ppcli.transport import Reply, Request, Transport
-from ppcli.transport.refusals import own_words
+from ppcli.transport.refusals import own_words, refusal, retry_after
 
 _PAGE = 500
 NOT_OURS = frozenset({403, 404, 409, 410})
@@ -26,6 +26,7 @@ NOT_OURS = frozenset({403, 404, 409, 410})
 _LATEST = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
 _ASSEMBLY_RATE = 50e6
 """Bytes per second at which a server is trusted to put a file together before it answers."""
+_CROWDED = "Too many unfinished uploads"
 _COUNT = re.compile(r"Not all chunks uploaded: (\d+)/(\d+)")
 
 
@@ -78,7 +79,12 @@ class Api:
             "chunk_size": file.chunk_size,
             "total_chunks": file.chunks,
         }
-        reply = self._send(Request.json("POST", self._path("/api/uploads/initiate"), asked))
+        reply = self._send(Request.json("POST", self._path("/api/uploads/initiate"), asked, expect=(429,)))
+        if reply.status == 429:
+            said = own_words(reply)
+            if said.startswith(_CROWDED):
+                raise Crowded(said, retry_after=retry_after(reply.headers))
+            raise refusal(self._transport.origin, reply)
         record = record_of(reply)
         return Begun(text_of(record, "upload_id"), by_our_clock(record, reply), record.get("expiry") == "idle")
 
@@ -175,6 +181,12 @@ class Api:
                 said = own_words(reply, password) or f"status {reply.status}"
                 raise Credentials(f"The login was refused: {said}.", hint="Check the e-mail and the password.")
         raise Credentials("The server has no login.", hint="Use 'ppcli login --token-stdin' with a token of its own.")
+
+    def accepts(self, token: str) -> bool:
+        """Whether the server takes this token."""
+        headers = {"Authorization": f"Bearer {token}"}
+        path = self._path("/api/my_files?limit=1")
+        return self._send(Request("GET", path, headers, expect=frozenset({401, 403}))).status == 200
 
     def _send(self, request: Request, body: Body | None = None) -> Reply:
         return self._transport.send(request, body)
