@@ -390,3 +390,14 @@ def test_a_wrong_digest_in_the_cache_is_found_out(box: Cli) -> None:
     ran = box.json("put", "a.bin", "--chunk-size", str(CHUNK))
     assert ran.code == 0, ran.result
     assert box("get", "a.bin", "-").stdout == data
+
+
+def test_a_token_from_stdin_is_tried(root: Path, server: ServerProcess) -> None:
+    cli = Cli(root, server.url)
+    ran = cli("login", "--token-stdin", stdin=b"not-a-token")
+    assert ran.code == 3 and "does not accept this token" in ran.err
+    assert not (cli.config / "logins.json").exists()
+    assert cli("login", "--token-stdin", stdin=server.token.encode()).code == 0
+    assert cli.json("ls").code == 0
+    away = cli("login", "http://127.0.0.1:9", "--token-stdin", stdin=b"kept-all-the-same")
+    assert away.code == 0 and "could not be tried" in away.err
