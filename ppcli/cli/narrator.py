@@ -112,7 +112,7 @@ class Narrator:
         self._tell(error.message)
         if error.hint:
             self._tell(error.hint)
-        if self._failed_jobs:  # a resume may fail for ever
-            self._tell(f"To give it up: ppcli cancel {' '.join(self._failed_jobs)}")
-        if self._unfinished and "ppcli resume" not in error.hint:
-            self._tell(f"To go on: ppcli resume {' '.join(self._unfinished)}")
+        if self._unfinished and (self._failed_jobs or "ppcli resume" not in error.hint):
+            # a resume may fail for ever
+            give_up = f"; to give up: ppcli cancel {' '.join(self._failed_jobs)}" if self._failed_jobs else ""
+            self._tell(f"To go on: ppcli resume {' '.join(self._unfinished)}{give_up}")
