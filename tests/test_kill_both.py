@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
-from cli_kit import Cli
+from cli_kit import Cli, finish
 from recording_proxy import Exchange, Proxy
 from server_kit import ServerProcess, running_server
 
@@ -133,7 +133,7 @@ def test_client_and_server_killed_in_turns(
         before = known(cli)
     assert state is None, "it ended before it was killed"
     start = len(sent(wire))
-    ran = cli.process(*words)
+    ran = finish(cli.start(*words), timeout=600)
     assert (ran.code, ran.result["state"]) == (0, "completed"), ran.err or ran.result
     assert not before & set(sent(wire)[start:]), "a confirmed chunk was sent again"
     assert sum(seen.passed for seen in uploads(wire)) <= total + 2 * size.kills * 4 * size.chunk
