@@ -98,10 +98,12 @@ def _try(place: Workplace, target: Target, origin: Origin, url: str, token: str)
     """Have a wrong token told now, not in the middle of the night. What cannot be tried is kept all the same."""
     if not isinstance(target, Verifier) or not place.transports.may_carry_secrets(str(origin), url):
         return
-    verifier = target
     try:
-        accepted = place.call(Step.LOGIN, str(origin), lambda: verifier.accepts(token))
-    except (Temporary, Rejected) as error:
+        accepted = target.accepts(token)
+    except Transient as failure:  # once is enough: nothing depends on it
+        place.warn("login_untried", f"The token could not be tried: {failure.cause}.")
+        return
+    except Rejected as error:
         place.warn("login_untried", f"The token could not be tried: {error.message}")
         return
     if not accepted:
