@@ -18,6 +18,7 @@ PpcliError
 StepFailure               a step call failed; the pipeline decides what follows, users never see these
 |-- Transient             try again, not before `retry_after` seconds
 |   |-- Doubt             the outcome is unknown: ask, then send again
+|   |-- Crowded           no more sessions at once: let one of them end first
 |   |-- Further           part of it has arrived: go on, the attempts begin anew
 |   `-- Damaged           what was stored is not what was sent: send again
 |-- SessionLost           the target forgot the session: reset what it held, reopen once
@@ -160,6 +161,10 @@ class Further(Transient):
 
 class Damaged(Transient):
     """The target holds other bytes than were sent; sending them again may mend it."""
+
+
+class Crowded(Transient):
+    """The target takes no more open sessions until one of them has ended."""
 
 
 class Loss(StrEnum):

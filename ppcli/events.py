@@ -235,13 +235,32 @@ class Serving(Event):
 class TokenCreated(Event):
     """`ppcli serve` made a token: the one event with a secret in it, which is told here and never again.
 
-    `saved` names the file that keeps it for clients of this computer.
+    `saved` names the file that keeps it for clients of this computer; `id` is no secret.
     """
 
     event: ClassVar[str] = "token"
     user: str
     token: str
     saved: str | None
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenListed(Event):
+    """`expires` None: it does not end by itself."""
+
+    event: ClassVar[str] = "token_listed"
+    id: str
+    user: str
+    created: str
+    expires: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRevoked(Event):
+    event: ClassVar[str] = "token_revoked"
+    id: str
+    user: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
-from ppcli.errors import Damaged, Further, Temporary, Transient
+from ppcli.errors import Crowded, Damaged, Further, Temporary, Transient
 from ppcli.halt import Halt
 
 T = TypeVar("T")
@@ -151,7 +151,8 @@ class Retrier:
                     hint=self._hint("after that time"),
                     reason="retry_after",
                 )
-            self._gate.hold(failure.retry_after)
+            if not isinstance(failure, Crowded):  # sessions that are open go on, so that one of them ends
+                self._gate.hold(failure.retry_after)
             delay = max(delay, failure.retry_after)
         return delay
 

@@ -163,11 +163,29 @@ class Linker(Protocol):
 
 
 @runtime_checkable
+class Learner(Protocol):
+    """A target whose server says what it takes."""
+
+    def learn(self) -> None:
+        """Ask it, once: from then on `limits` tells. Before, `limits` tells what is usual."""
+        ...
+
+
+@runtime_checkable
 class Accounts(Protocol):
     """A target that gives tokens for an account's password."""
 
     def login(self, email: str, password: str) -> str:
         """A new token. Raises `Credentials` for a wrong password."""
+        ...
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """A target that can be asked whether a token is good."""
+
+    def accepts(self, token: str) -> bool:
+        """Whether the server takes this token."""
         ...
 
 

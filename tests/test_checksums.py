@@ -12,6 +12,7 @@ import pytest
 from ppcli import checksums
 from ppcli.digests import DigestCache
 from ppcli.errors import Usage
+from ppcli.hashing import Hashes
 from ppcli.targets.s3 import _LIMITS
 
 CHECK = b"123456789"
@@ -67,8 +68,8 @@ def test_the_cache_keeps_digests_apart(tmp_path: Path) -> None:
     path.write_bytes(CHECK)
     with DigestCache(tmp_path / "data") as cache:
         for _ in range(2):
-            assert cache.of_file(path, algorithm="md5") == f"md5:{hashlib.md5(CHECK).hexdigest()}"
-            assert cache.of_file(path) == f"sha256:{hashlib.sha256(CHECK).hexdigest()}"
+            assert Hashes(cache).of_file(path, algorithm="md5") == f"md5:{hashlib.md5(CHECK).hexdigest()}"
+            assert Hashes(cache).of_file(path) == f"sha256:{hashlib.sha256(CHECK).hexdigest()}"
 
 
 def test_the_part_sizes_that_readme_tells() -> None:

@@ -169,7 +169,7 @@ def test_pads_count_for_the_quota(root: Path) -> None:
         client.make()
         assert client.reserve(*range(8)).status == 200
         refused = client.reserve(*range(12))
-        assert (refused.status, refused.json["detail"]) == (507, "These pads do not fit into your quota")
+        assert (refused.status, refused.json["detail"]) == (507, "This does not fit into your quota")
         assert client.store("GET").json["pads"] == 8, "all of them or none"
         assert client.reserve(*range(8)).status == 200, "those that are held cost nothing more"
         assert server.initiate(bytes(3 * SIZE), SIZE).status == 507, "one quota for files and pads"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ppcli import steps
+from ppcli.app.objects import incomplete
 from ppcli.app.rebuilding import reopen
 from ppcli.app.running import unfinished_jobs
 from ppcli.app.workplace import Workplace
@@ -92,7 +93,7 @@ def _cancel_incomplete(place: Workplace, request: CancelRequest) -> Result:
         raise Usage(
             f"{target.url} cannot list incomplete uploads.", hint="Cancel by job instead.", reason="unsupported"
         )
-    found = list(target.incomplete())
+    found = incomplete(place, target.url, target)
     if found and not request.yes and place.ask(f"Free {len(found)} incomplete uploads at {target.url}?") is False:
         return place.done(target=target.url)
     known, busy = set(place.jobs.ids()), set()
@@ -103,6 +104,7 @@ def _cancel_incomplete(place: Workplace, request: CancelRequest) -> Result:
         except Busy as running:
             place.warn("busy", running.message, job_id)
             busy.add(job_id)
-    for upload in [one for one in target.incomplete() if one.job not in busy]:
-        target.discard(upload)
+    for upload in incomplete(place, target.url, target):
+        if upload.job is None or upload.job not in busy:
+            place.call(Step.ABORT, upload.name or upload.id, lambda upload=upload: target.discard(upload))  # type: ignore[misc]
     return place.done(target=target.url)

@@ -10,6 +10,7 @@ from ppcli.server.content import Files
 from ppcli.server.database import Database
 from ppcli.server.limits import ServerLimits
 from ppcli.server.live import LiveSessions
+from ppcli.server.placing import Placing
 from ppcli.server.sessions import Sessions, load, moved, unfinished
 from ppcli.server.states import EXPIRING, OPEN, RECEIVING, UNFINISHED, SessionState, sql
 
@@ -31,6 +32,7 @@ class Cleanup:
         sessions: Sessions,
         completer: Completer,
         live: LiveSessions,
+        placing: Placing,
         limits: ServerLimits,
     ) -> None:
         self._database = database
@@ -38,6 +40,7 @@ class Cleanup:
         self._sessions = sessions
         self._completer = completer
         self._live = live
+        self._placing = placing
         self._limits = limits
 
     def start(self) -> None:
@@ -95,8 +98,8 @@ class Cleanup:
         """Remove content that no entry has named for longer than the grace time. Thread-safe."""
         before = time.time() - self._limits.content_grace
         for (sha256,) in self._database.read(lambda c: c.execute(_ABANDONED, (before,)).fetchall()):
-            with self._completer.placing:
-                gone = self._database.write(
+            with self._placing.removing(sha256) as free:
+                gone = free and self._database.write(
                     lambda c, s=sha256: (
                         c.execute(  # type: ignore[misc]
                             f"DELETE FROM contents WHERE sha256 = ? AND sha256 IN ({_ABANDONED})", (s, before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from ppcli.server.content import Files
 from ppcli.server.database import Database
 from ppcli.server.entries import Stat, record
 from ppcli.server.live import Live, LiveSessions
+from ppcli.server.placing import Placing
 from ppcli.server.refusal import Refused
 from ppcli.server.sessions import Session, Sessions, keep_content, moved, unfinished
 from ppcli.server.states import SessionState
@@ -26,13 +26,14 @@ class Completer:
     `uploading` again.
     """
 
-    def __init__(self, database: Database, files: Files, sessions: Sessions, live: LiveSessions) -> None:
+    def __init__(
+        self, database: Database, files: Files, sessions: Sessions, live: LiveSessions, placing: Placing
+    ) -> None:
         self._database = database
         self._files = files
         self._sessions = sessions
         self._live = live
-        self.placing = threading.Lock()
-        """Held while content gets its first name, and while content without a name is removed."""
+        self._placing = placing
 
     def complete(self, user: User, upload_id: str, etags: Mapping[int, str]) -> Session:
         """Finish an upload; once more is fine. `etags`: what the client believes it sent, may be empty.
@@ -97,7 +98,7 @@ class Completer:
 
     def place(self, session: Session) -> Session:
         """Give an assembled file its place and its entry. Once more is fine."""
-        with self.placing:
+        with self._placing.adding(session.wanted.sha256):
             self._files.place(session.id, session.wanted.sha256)
             return self._database.write(lambda c: _completed(c, session))
 

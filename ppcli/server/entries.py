@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -69,6 +70,11 @@ class Entries:
     def clones(self, user: User, sha256: str) -> list[Entry]:
         """All of the caller's entries with that digest, the oldest first."""
         return self._select("user_id = ? AND sha256 = ? AND status = 'active'", (user.id, sha256), "id", -1, 0)
+
+    def with_digests(self, user: User, digests: Sequence[str]) -> list[Entry]:
+        """The caller's entries with any of these digests, the oldest first."""
+        where = "user_id = ? AND sha256 IN (SELECT value FROM json_each(?)) AND status = 'active'"
+        return self._select(where, (user.id, json.dumps(digests)), "id", -1, 0)
 
     def recent(self, user: User, prefix: str, hostname: str | None, limit: int, skip: int) -> list[Entry]:
         """The caller's entries whose filepath begins with `prefix`, the newest first."""

@@ -71,7 +71,8 @@ async def send_problem(
     await send({"type": "http.response.body", "body": body})
 
 
-def _caller(request: Request, _token: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]) -> User:
+async def _caller(request: Request, _token: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]) -> User:
+    """Not a plain function: each of those would run in a thread."""
     user: User = request.scope["user"]
     return user
 

@@ -21,7 +21,7 @@ from ppcli.pads import header
 from ppcli.server.database import Database
 from ppcli.server.limits import ServerLimits
 from ppcli.server.pad_files import PadFiles
-from ppcli.server.quota import held_bytes
+from ppcli.server.quota import check_quota
 from ppcli.server.refusal import Refused
 from ppcli.server.users import User
 
@@ -149,9 +149,8 @@ class Pads:
         return [row["id"] if row and row["user_id"] == user.id else None for row in ours]
 
     def _check_room(self, connection: sqlite3.Connection, user: User, size: int) -> None:
-        quota = self._limits.quota
-        if size and quota is not None and held_bytes(connection, user.id, time.time()) + size > quota:
-            raise Refused(507, "These pads do not fit into your quota")
+        if size:
+            check_quota(connection, user.id, size, self._limits)
         if size > self.files.free():
             raise Refused(507, "There is not enough space left for these pads")
 

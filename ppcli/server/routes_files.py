@@ -9,23 +9,29 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Request, Response
 
+from ppcli.server.bodies import BINARY_BODY, declared_length
 from ppcli.server.depot import Depot
 from ppcli.server.entries import Deletion
-from ppcli.server.fields import LARGEST, Sha256InPath
+from ppcli.server.fields import LARGEST, FilePathInQuery, HostNameInQuery, SecondsInQuery, Sha256InPath
 from ppcli.server.gate import Caller
 from ppcli.server.models import (
+    CompleteReply,
     DeletionReply,
     DeletionRequest,
     DeletionsReply,
     DeletionsRequest,
     EntryReply,
     FileMetadata,
+    KnownReply,
+    KnownRequest,
     PutFileReply,
+    completed,
 )
 from ppcli.server.problems import problems
 from ppcli.server.refusal import Refused
 from ppcli.server.streaming import RANGED, open_file, ranged, whole
 from ppcli.server.users import User
+from ppcli.server.wholes import Whole
 
 _MOST = 1000
 _CONTENT = RANGED | {304: {"description": "Not modified"}}
@@ -54,6 +60,12 @@ def files_router(depot: Depot) -> APIRouter:
     def clones(sha256: Sha256InPath, user: Caller) -> list[EntryReply]:
         """All of your entries with this digest that are not deleted, the oldest first."""
         return [EntryReply(**EntryReply.fields_of(entry)) for entry in depot.entries.clones(user, sha256)]
+
+    @router.post("/api/files/known", responses=problems())
+    def known(body: KnownRequest, user: Caller) -> KnownReply:
+        """All of your entries with any of these digests: the question of `/api/clones`, for many at once."""
+        entries = depot.entries.with_digests(user, body.sha256)
+        return KnownReply(files=[EntryReply(**EntryReply.fields_of(entry)) for entry in entries])
 
     @router.get("/api/my_files", responses=problems())
     def my_files(
@@ -122,6 +134,28 @@ def _only_entry(depot: Depot, user: User, sha256: str) -> DeletionRequest:
 
 
 def _with_content(router: APIRouter, depot: Depot) -> APIRouter:
+    @router.put("/api/files/{sha256}/content", openapi_extra=BINARY_BODY, responses=problems(411, 507))
+    async def put_content(
+        sha256: Sha256InPath,
+        filepath: FilePathInQuery,
+        hostname: HostNameInQuery,
+        request: Request,
+        user: Caller,
+        file_mtime: SecondsInQuery = 0.0,
+    ) -> CompleteReply:
+        """Send a small file (see `/api/limits`) as a whole: it is stored, entered and durable when the reply comes.
+        Once more is fine."""
+        length = declared_length(request)
+        if length is None:
+            raise Refused(411, "Content-Length is needed")
+        if length > depot.wholes.most:
+            raise Refused(413, f"A file that is sent whole must not be above {depot.wholes.most} bytes")
+        body = await request.body()
+        whole = Whole(sha256, filepath, hostname, file_mtime)
+        store = asyncio.get_running_loop().run_in_executor
+        number = await store(depot.workers, depot.wholes.store, user, whole, body)
+        return completed(number, sha256, len(body))
+
     @router.get("/api/files/{sha256}/content", response_class=Response, responses=_CONTENT)
     async def content(sha256: Sha256InPath, request: Request, user: Caller) -> Response:
         """The bytes of a file that you have stored; one range of them with a Range header."""

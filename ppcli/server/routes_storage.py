@@ -101,7 +101,7 @@ def storage_router(depot: Depot) -> APIRouter:
     def session_status(session_id: SessionId, user: Caller) -> StandingReply:
         """What the session is and which chunks it holds."""
         session, chunks = _session(depot, user, session_id), list(depot.sessions.chunks(session_id))
-        created, asset = depot.sessions.created_at(session_id), depot.assets.named_by(session)
+        created, asset = session.created_at, depot.assets.named_by(session)
         return StandingReply(**standing_fields(session, chunks, created, asset))
 
     @router.post("/chunked-upload/{session_id}/complete", responses=_problems(403, 404, 503, 507))

@@ -6,27 +6,21 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from ppcli.server.clock import Clock
 from ppcli.server.content import Files
 from ppcli.server.database import Database
 from ppcli.server.limits import ServerLimits
 from ppcli.server.plan import Wanted, check_plan, implied_chunk_size
-from ppcli.server.quota import held_bytes
+from ppcli.server.quota import STANDING, begun, check_quota
 from ppcli.server.refusal import Refused
-from ppcli.server.states import (
-    BEING_COMPLETED,
-    EXPIRING,
-    FINAL,
-    OPEN,
-    UNFINISHED,
-    SessionState,
-    check,
-    check_receiving,
-    sql,
-)
+from ppcli.server.states import EXPIRING, FINAL, UNFINISHED, SessionState, check, check_receiving, sql
 from ppcli.server.users import User
+
+TOO_MANY = "Too many unfinished uploads; complete or abort some"
+_ASK_AGAIN = 10.0
+"""Seconds after which somebody with too many unfinished uploads may ask again: one may be completed any time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +32,7 @@ class Session:
     wanted: Wanted
     state: SessionState
     uploaded: int
+    created_at: float
     expires_at: float
     file_id: int | None
 
@@ -57,6 +52,9 @@ class StoredChunk:
     chunk_num: int
     etag: str
     size: int
+
+
+_COLUMNS = tuple(field.name for field in fields(Session) if field.name not in ("wanted", "state"))
 
 
 class Sessions:
@@ -80,7 +78,8 @@ class Sessions:
             raise Refused(507, "There is not enough space left for this file")
         now = self.clock.now()
         state = SessionState.INITIATED
-        session = Session(str(uuid.uuid4()), user.id, wanted, state, 0, now + self._lifetime(wanted), None)
+        ends = now + self._lifetime(wanted)
+        session = Session(str(uuid.uuid4()), user.id, wanted, state, 0, now, ends, None)
         self._files.create(session.id)
         try:
             self._database.write(lambda connection: self._insert(connection, session, now), lazy=True)
@@ -153,11 +152,6 @@ class Sessions:
         asked = "SELECT chunk_num FROM chunks WHERE session = ? ORDER BY chunk_num"
         return self._database.read(lambda c: [row[0] for row in c.execute(asked, (upload_id,))])
 
-    def created_at(self, upload_id: str) -> float:
-        """When a session was opened (UTC seconds)."""
-        asked = "SELECT created_at FROM sessions WHERE id = ?"
-        return self._database.read(lambda c: float(c.execute(asked, (upload_id,)).fetchone()[0]))
-
     def store_chunk(self, connection: sqlite3.Connection, upload_id: str, chunk: StoredChunk) -> Session:
         """A change for the database: the chunk's bytes are durable, count them. Moves `expires_at` on."""
         session = moved(connection, upload_id, SessionState.UPLOADING)
@@ -180,6 +174,17 @@ class Sessions:
         connection.execute("DELETE FROM chunks WHERE session = ? AND chunk_num = ?", (upload_id, chunk))
         connection.execute("UPDATE sessions SET uploaded = uploaded - 1 WHERE id = ?", (upload_id,))
 
+    def unfinished(self, user: User, after: str, most: int) -> list[Session]:
+        """The user's sessions that take chunks or are being completed, by id, from behind `after` on."""
+        now = self.clock.now()
+        rows = self._database.read(
+            lambda c: c.execute(
+                f"SELECT * FROM sessions WHERE user_id = ? AND {STANDING} AND id > ? ORDER BY id LIMIT ?",
+                (user.id, now, after, most),
+            ).fetchall()
+        )
+        return [from_row(row) for row in rows]
+
     def abort(self, user: User, upload_id: str) -> Session:
         """End a session and drop its bytes; one that has ended without a file stays as it is. Gives it as it was."""
         before = self.owned(user, upload_id)
@@ -199,7 +204,8 @@ class Sessions:
         """A session for a partial file that is whole, verified and durable: it is `assembled`, and has only to be put
         to its place. Raises `Refused` 429 or 507."""
         now = self.clock.now()
-        session = Session(upload_id, user.id, wanted, SessionState.ASSEMBLED, 0, now + self._lifetime(wanted), None)
+        state, ends = SessionState.ASSEMBLED, now + self._lifetime(wanted)
+        session = Session(upload_id, user.id, wanted, state, 0, now, ends, None)
 
         def change(connection: sqlite3.Connection) -> None:
             self._insert(connection, session, now)
@@ -225,19 +231,12 @@ class Sessions:
         self._database.write(change)
 
     def _insert(self, connection: sqlite3.Connection, session: Session, now: float) -> None:
-        open_now = connection.execute(
-            "SELECT count(*), min(expires_at) FROM sessions"
-            f" WHERE user_id = ? AND (state IN {sql(BEING_COMPLETED)}"
-            f" OR state IN {sql(OPEN)} AND expires_at > ?)",
-            (session.user_id, now),
-        ).fetchone()
-        if open_now[0] >= self._limits.sessions_per_user:
-            wait = max(open_now[1] - now, 1.0)
-            raise Refused(429, "Too many unfinished uploads; complete or abort some", retry_after=min(wait, 60.0))
+        open_now = begun(connection, session.user_id)
+        if open_now.uploads >= self._limits.sessions_per_user:
+            wait = max(open_now.first_end - now, 1.0)
+            raise Refused(429, TOO_MANY, retry_after=min(wait, _ASK_AGAIN))
         wanted = session.wanted
-        quota = self._limits.quota
-        if quota is not None and held_bytes(connection, session.user_id, now) + wanted.file_size > quota:
-            raise Refused(507, "This file does not fit into your quota")
+        check_quota(connection, session.user_id, wanted.file_size, self._limits, sha256=wanted.sha256)
         connection.execute(
             "INSERT INTO sessions (id, user_id, filepath, hostname, sha256, file_size, chunk_size, total_chunks,"
             " file_mtime, ip_address, asset, state, created_at, expires_at)"
@@ -269,7 +268,7 @@ def unfinished(connection: sqlite3.Connection) -> list[Session]:
 def from_row(row: sqlite3.Row) -> Session:
     wanted = Wanted(**{key: row[key] for key in Wanted.__slots__})
     state = SessionState(row["state"])
-    return Session(row["id"], row["user_id"], wanted, state, row["uploaded"], row["expires_at"], row["file_id"])
+    return Session(wanted=wanted, state=state, **{key: row[key] for key in _COLUMNS})
 
 
 def moved(connection: sqlite3.Connection, upload_id: str, new: SessionState) -> Session:

@@ -11,18 +11,19 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ppcli.errors import Credentials, Doubt, Loss, SessionLost, Transient
+from ppcli.errors import Credentials, Crowded, Doubt, Loss, SessionLost, Transient
 from ppcli.model import FilePlan, Receipt
 from ppcli.target import Body
 from ppcli.targets.json_replies import by_our_clock, number, record_of, sane, text, when
 from ppcli.transport import Reply, Request, Transport
-from ppcli.transport.refusals import own_words
+from ppcli.transport.refusals import own_words, refusal, retry_after
 
 _PAGE = 500
-_NOT_OURS = frozenset({403, 404, 409, 410})
+NOT_OURS = frozenset({403, 404, 409, 410})
 """What a server answers about a session that cannot be used (any more), or not by this account."""
 _ASSEMBLY_RATE = 50e6
 """Bytes per second at which a server is trusted to put a file together before it answers."""
+_CROWDED = "Too many unfinished uploads"
 _COUNT = re.compile(r"Not all chunks uploaded: (\d+)/(\d+)")
 
 
@@ -41,15 +42,6 @@ class Stored:
 
     etag: str
     received: int
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A session as our own server sees it: `etags` are the SHA-256 of the chunks that are there."""
-
-    finished: bool
-    etags: Mapping[int, str]
-    expires_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +71,17 @@ class Api:
         asked = {
             "filepath": file.name,
             "hostname": hostname,
-            "sha256": _hex(file.digest),
+            "sha256": hex_of(file.digest),
             "file_size": file.size,
             "chunk_size": file.chunk_size,
             "total_chunks": file.chunks,
         }
-        reply = self._send(Request.json("POST", self._path("/api/uploads/initiate"), asked))
+        reply = self._send(Request.json("POST", self._path("/api/uploads/initiate"), asked, expect=(429,)))
+        if reply.status == 429:
+            said = own_words(reply)
+            if said.startswith(_CROWDED):
+                raise Crowded(said, retry_after=retry_after(reply.headers))
+            raise refusal(self._transport.origin, reply)
         record = record_of(reply)
         return Begun(text(record, "upload_id"), by_our_clock(record, reply), record.get("expiry") == "idle")
 
@@ -92,40 +89,18 @@ class Api:
         """Raises `SessionLost` when the session has ended."""
         path = self._session(session, f"/chunk/{chunk}")
         headers = {"Content-Type": "application/octet-stream"}
-        reply = self._send(Request("PUT", path, headers, expect=_NOT_OURS), body)
-        _still_there(reply)
+        reply = self._send(Request("PUT", path, headers, expect=NOT_OURS), body)
+        still_there(reply)
         record = record_of(reply)
         received = record.get("received_bytes")
         return Stored(text(record, "etag"), received if isinstance(received, int) else body.size)
-
-    def standing(self, session: str, chunks: int) -> Standing | None:
-        """What the server says of a session of so many chunks; None where it cannot say (only our own can). Raises
-        `SessionLost`."""
-        there: dict[int, str] = {}
-        start, following = -1, 0
-        while start < following < chunks:
-            start = following
-            path = self._session(session, f"?start={start}")
-            reply = self._send(Request("GET", path, expect=_NOT_OURS | {405}))
-            if reply.status == 405:
-                return None
-            _still_there(reply)
-            record = record_of(reply)
-            held, state = record.get("received"), record.get("state")
-            if not isinstance(held, list):
-                raise Transient("the server's list of chunks makes no sense")
-            if state in ("expired", "aborted"):
-                raise SessionLost(f"its session is {state}", Loss.EXPIRED if state == "expired" else Loss.GONE)
-            there |= {number(one, "chunk_num"): text(one, "etag") for one in held}
-            following = after if isinstance(after := record.get("next"), int) else start
-        return Standing(state in ("assembled", "completed"), there, by_our_clock(record, reply))
 
     def complete(self, session: str, receipts: Sequence[Receipt], size: int) -> Mapping[str, Any]:
         """The server's record of the finished file. Raises `Doubt` where it may have been finished, `SessionLost` where
         what is there can never become this file."""
         parts = [{"chunk_num": receipt.index, "etag": receipt.etag} for receipt in receipts]
         path, patience = self._session(session, "/complete"), 60.0 + size / _ASSEMBLY_RATE
-        asked = Request.json("POST", path, {"parts": parts}, expect=_NOT_OURS | {400}, patience=patience)
+        asked = Request.json("POST", path, {"parts": parts}, expect=NOT_OURS | {400}, patience=patience)
         try:
             reply = self._send(asked)
         except Transient as error:  # also a 500: the second of two completes gets one
@@ -135,20 +110,20 @@ class Api:
             count = _COUNT.search(said)
             missing = count is not None and int(count[1]) < int(count[2])
             raise SessionLost(f"the server answers: {said}", Loss.GONE if missing else Loss.POISONED)
-        _still_there(reply)
+        still_there(reply)
         return record_of(reply)
 
     def abort(self, session: str) -> None:
         """Repeatable; a session that is unknown, or belongs to another account, is no error."""
-        self._send(Request("DELETE", self._session(session), expect=_NOT_OURS))
+        self._send(Request("DELETE", self._session(session), expect=NOT_OURS))
 
     def with_content(self, digest: str) -> list[Entry]:
         """Entries with this digest: all that the server tells, at least one of them where it has any."""
         for route in ("/api/clones/", "/get_file/"):
-            reply = self._send(Request("GET", self._path(route + _hex(digest)), expect=frozenset({404, 405})))
+            reply = self._send(Request("GET", self._path(route + hex_of(digest)), expect=frozenset({404, 405})))
             if reply.status == 200:
                 found = reply.json()
-                return [_entry(one) for one in (found if isinstance(found, list) else [found])]
+                return [entry_of(one) for one in (found if isinstance(found, list) else [found])]
         return []
 
     def files(self, hostname: str, prefix: str = "") -> Iterator[Entry]:
@@ -161,20 +136,20 @@ class Api:
                 raise Transient("the server's list of files makes no sense")
             if not page or page == before:  # the second: a server that knows no pages
                 return
-            yield from map(_entry, page)
+            yield from map(entry_of, page)
             skip, before = skip + len(page), page
 
     def me(self) -> str | None:
         """The caller's id, which the server tells with the files of theirs; None while there are none."""
         page = self._send(Request("GET", self._path("/api/my_files?limit=1"))).json()
-        return _entry(page[0]).owner if isinstance(page, list) and page else None
+        return entry_of(page[0]).owner if isinstance(page, list) and page else None
 
     def register(self, file: FilePlan, hostname: str) -> bool:
         """Tell of a file under a name. True where the server has its content, so that nothing is to be sent."""
         said: dict[str, Any] = dict.fromkeys(("file_mode", "file_uid", "file_gid"), 0)
         said |= dict.fromkeys(("file_mtime", "file_atime", "file_ctime"), file.modified)
         said |= {"filepath": file.name, "hostname": hostname, "ip_address": "", "file_size": file.size}
-        said["sha256"] = _hex(file.digest)
+        said["sha256"] = hex_of(file.digest)
         return (
             record_of(self._send(Request.json("POST", self._path("/put_file"), said))).get("upload_required") is False
         )
@@ -182,19 +157,13 @@ class Api:
     def deleted(self, entries: Sequence[Entry]) -> None:
         """Give notice that these files are gone: all at once where the server takes that, else one by one."""
         at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        files = [_notice(entry, at) | {"sha256": _hex(entry.digest)} for entry in entries]
+        files = [_notice(entry, at) | {"sha256": hex_of(entry.digest)} for entry in entries]
         batch = Request.json("POST", self._path("/api/files/deletions"), {"files": files}, expect=(404, 405))
         if len(entries) > 1 and self._send(batch).status == 200:
             return
         for entry in entries:
-            path = self._path(f"/api/files/{_hex(entry.digest)}")
+            path = self._path(f"/api/files/{hex_of(entry.digest)}")
             self._send(Request.json("DELETE", path, _notice(entry, at), expect=(404,)))
-
-    def content(self, digest: str, offset: int) -> Request:
-        """The request for the bytes from `offset` on; only our own server has them to give."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        path = self._path(f"/api/files/{_hex(digest)}/content")
-        return Request("GET", path, headers, expect=frozenset({404, 405, 416}))
 
     def login(self, email: str, password: str) -> str:
         """A token. The path is that of putplace-server 0.11, then that of older ones. Raises `Credentials`."""
@@ -210,6 +179,12 @@ class Api:
                 raise Credentials(f"The login was refused: {said}.", hint="Check the e-mail and the password.")
         raise Credentials("The server has no login.", hint="Use 'ppcli login --token-stdin' with a token of its own.")
 
+    def accepts(self, token: str) -> bool:
+        """Whether the server takes this token."""
+        headers = {"Authorization": f"Bearer {token}"}
+        path = self._path("/api/my_files?limit=1")
+        return self._send(Request("GET", path, headers, expect=frozenset({401, 403}))).status == 200
+
     def _send(self, request: Request, body: Body | None = None) -> Reply:
         return self._transport.send(request, body)
 
@@ -220,14 +195,14 @@ class Api:
         return self._path(f"/api/uploads/{quote(session, safe='')}{path}")
 
 
-def _still_there(reply: Reply) -> None:
+def still_there(reply: Reply) -> None:
     if reply.status == 410:
         raise SessionLost("its session has expired", Loss.EXPIRED)
-    if reply.status in _NOT_OURS:
+    if reply.status in NOT_OURS:
         raise SessionLost(f"the server no longer knows its session ({own_words(reply) or reply.status})")
 
 
-def _entry(record: Any) -> Entry:
+def entry_of(record: Any) -> Entry:
     name = text(record, "filepath")
     known_as, owner = record.get("_id"), record.get("uploaded_by_user_id")
     return Entry(
@@ -247,5 +222,5 @@ def _notice(entry: Entry, at: str) -> dict[str, str]:
     return {"filepath": entry.name, "hostname": entry.hostname, "deleted_at": at}
 
 
-def _hex(digest: str | None) -> str:
+def hex_of(digest: str | None) -> str:
     return (digest or "").removeprefix("sha256:")
