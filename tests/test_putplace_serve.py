@@ -268,8 +268,7 @@ def test_a_server_that_takes_few_sessions_gets_few_at_once(root: Path, tight: Se
         content(cli, f"tree/f{number}", (1 << 20) + number + 1)
     ran = cli.json("put", "-r", "tree")
     assert (ran.code, ran.result["files_completed"]) == (0, 12), ran.result
-    assert ran.result["elapsed"] < 10, "nobody waited for a Retry-After"
-    assert ran.of("retrying") == []
+    assert ran.of("retrying") == [], "nobody waited for a Retry-After"
 
 
 def test_a_server_whose_sessions_others_have_is_asked_again(root: Path, tight: ServerProcess) -> None:

@@ -181,14 +181,14 @@ class Feed:
 
     def crowded(self, index: int) -> bool:
         """The target takes no more open files than there are: this one waits, as all that follow, until another has
-        ended. False where none is open here, so that none will end."""
+        ended. False where none is open here, nor about to be, so that none will end."""
         with self._lock:
-            if not self._runs:
+            if self._open == 1:  # the last one never gives way, or all would wait for each other
                 return False
             self._open -= 1
             self._wanting -= self._opening.pop(index, 0)
             self._pending.appendleft(index)
-            self._most_open, self._ended_since = len(self._runs), 0
+            self._most_open, self._ended_since = self._open, 0
             return True
 
     def open_runs(self) -> list[FileRun]:
