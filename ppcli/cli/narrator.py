@@ -107,7 +107,9 @@ class Narrator:
         if error is None:
             return
         self._tell(error.message)
-        if error.hint:
-            self._tell(error.hint)
-        if self._unfinished and "ppcli resume" not in error.hint:
-            self._tell(f"To go on: ppcli resume {' '.join(self._unfinished)}")
+        again = f"ppcli resume {' '.join(self._unfinished)}" if self._unfinished else "ppcli resume"
+        hint = error.hint.replace("'ppcli resume'", f"'{again}'")  # alone it would be refused where other jobs wait
+        if hint:
+            self._tell(hint)
+        if self._unfinished and again not in hint:
+            self._tell(f"To go on: {again}")
