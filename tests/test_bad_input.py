@@ -4,6 +4,7 @@ was stored before is there afterwards. `test_bad_disk` is about broken files, fu
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -262,7 +263,9 @@ def test_get_never_replaces_another_file(cli: Cli) -> None:
     assert cli("get", "kept", "-", "--json").code == 2
     assert cli("get", "kept", "mine", "--force").code == 0
     assert mine.read_bytes() == (cli.root / "kept").read_bytes()
-    assert cli.json("get", "kept", "mine").of("file_completed")[0]["action"] == "unchanged"
+    told = cli.json("get", "kept", "mine").of("file_completed")[0]
+    digest = f"sha256:{hashlib.sha256(mine.read_bytes()).hexdigest()}"
+    assert (told["action"], told["digest"], told["evidence"]) == ("unchanged", digest, "content")
     assert [path.name for path in cli.root.glob(".ppcli*")] == []
 
 

@@ -1,5 +1,5 @@
-"""`resume` and `cancel` of several jobs: the trouble of one is told, never that of the others, and the exit code is what
-they share, else the first that is not 0."""
+"""`resume` and `cancel` of several jobs: the trouble of one is told and stops none of the others, and the exit code is
+what they share, else the first that is not 0."""
 
 from __future__ import annotations
 
