@@ -100,11 +100,13 @@ def test_odd_things_in_a_tree_are_skipped_with_a_warning(cli: Cli) -> None:
     (tree / "loop").unlink()
     (tree / "broken").symlink_to("nothing")
     (tree / "link").symlink_to("deep")
-    ran = cli.json("put", "-r", "tree")
+    (tree / "deep" / "gone").symlink_to("nothing")
+    ran = cli.json("put", "-r", "tree", "--name", "p/")
     assert ran.code == 0
     assert {event["code"] for event in ran.of("warning")} == {"special_file", "directory_link", "broken_link"}
-    assert {event["name"] for event in ran.of("file_skipped")} == {"fifo", "socket", "broken", "link"}
-    cli.holds("deep/file", data)
+    skipped = {event["name"]: event["source"] for event in ran.of("file_skipped")}
+    assert skipped == {f"p/{name}": str(tree / name) for name in ("fifo", "socket", "broken", "link", "deep/gone")}
+    cli.holds("p/deep/file", data)
     cli.refuses(2, "usage", None, "put", "tree")
     assert cli.json("put", "-r", "tree/dir").code == 0
 
