@@ -75,6 +75,11 @@ class Rejected(PpcliError):
     ends_file = True
 
 
+def source_changed(what: str) -> SourceError:
+    """`what` says which source is another revision now, and when that was found."""
+    return SourceError(f"{what}.", hint="Run the same command again once nothing writes to it.", reason="changed")
+
+
 def other_content(name: str) -> Rejected:
     """The refusal of `--immutable`: other content has this name."""
     return Rejected(

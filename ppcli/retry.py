@@ -38,6 +38,11 @@ class Step(StrEnum):
     RECOVER = "recover"
     LOGIN = "login"
 
+    @property
+    def doing(self) -> str:
+        """As it follows "Could not"."""
+        return "look for" if self is Step.FIND else self.value
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -136,7 +141,7 @@ class Retrier:
             raise
         except Transient as last:
             raise Temporary(
-                f"Could not {step} {_what(name, chunk)} after {self._attempts} attempts: {last.cause}.",
+                f"Could not {step.doing} {_what(name, chunk)} after {_times(self._attempts)}: {last.cause}.",
                 hint=self._hint("when the target can be reached again"),
                 reason=last.reason,
             ) from last
@@ -166,3 +171,7 @@ _backoff = wait_exponential(multiplier=BACKOFF_MIN, max=BACKOFF_MAX - BACKOFF_MI
 
 def _what(name: str, chunk: int | None) -> str:
     return name if chunk is None else f"chunk {chunk} of {name}"
+
+
+def _times(attempts: int) -> str:
+    return "1 attempt" if attempts == 1 else f"{attempts} attempts"

@@ -94,7 +94,9 @@ def test_a_corrupt_manifest(cli: Cli, how: str) -> None:
 
     told = cli.json("status")
     assert told.code == 0
-    assert sound in [event["job"] for event in told.of("job")]
+    assert {event["job"] for event in told.of("job")} == {sound, job}
+    warned = [(event["code"], event["job"]) for event in told.of("warning")]
+    assert warned == ([] if how == "flipped" else [("corrupt", job)])  # the summary is told: nobody read it all
     ran = cli.json("put", "gone", "--name", "x/gone")
     assert (ran.code, ran.result["files_completed"]) == (0, 1)
     assert ran.of("warning")

@@ -37,7 +37,7 @@ def test_parts(size: int) -> None:
     parts = [data[at : at + 10] for at in range(0, size, 10)] or [b""]
     whole = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts)).hexdigest()
     pieces = [memoryview(data)[at : at + 3] for at in range(0, size, 3)]
-    assert checksums.digest_of(pieces, "md5-10") == f"md5-10:{whole}-{len(parts)}"
+    assert checksums.digest_of(pieces, "md5-10") == f"md5-10:{whole}"
 
 
 def test_the_whole_of_parts() -> None:

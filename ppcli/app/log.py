@@ -16,6 +16,8 @@ from ppcli.jobfiles import LOG
 
 _SIZE = 1 << 20
 _QUIET = (ChunkConfirmed, ReservationProgress, UploadProgress)
+_UNSAID = ("job", "location")
+"""The log is the job's; who knows the location of a tus upload can write to it."""
 
 
 class _PrivateFile(RotatingFileHandler):
@@ -39,7 +41,7 @@ class JobLog:
 
     def hear(self, event: Event) -> None:
         if not isinstance(event, _QUIET):
-            said = " ".join(f"{f.name}={getattr(event, f.name)!r}" for f in fields(event) if f.name != "job")
+            said = " ".join(f"{f.name}={getattr(event, f.name)!r}" for f in fields(event) if f.name not in _UNSAID)
             self._handler.handle(logging.makeLogRecord({"msg": "%s %s", "args": (event.event, said)}))
         self._listener.hear(event)
 

@@ -47,9 +47,9 @@ def _mean(place: Workplace, to: str | None, names: Sequence[str]) -> list[str]:
 
 
 def _split(name: str) -> tuple[str | None, bool]:
-    """The target URL inside a location, and whether `name` looks like one."""
-    scheme, colon, _ = name.partition(":")
-    if not colon or scheme not in SCHEMES:
+    """The target URL inside a location, and whether `name` looks like one: a name may begin with `pads:` as well."""
+    scheme, _, rest = name.partition(":")
+    if scheme not in SCHEMES or not rest.startswith(("//", "#")):
         return None, False
     if "#" in name:
         return name.partition("#")[0], True

@@ -80,7 +80,7 @@ class _Put:
 
     def _tell_skipped(self, collected: Collected) -> None:
         for skipped in collected.skipped:
-            told = FileSkipped(None, skipped.path.name, str(skipped.path), None, skipped.code)
+            told = FileSkipped(None, skipped.name, str(skipped.path.absolute()), None, skipped.code)
             self._place.listener.hear(told)
             self._place.warn(skipped.code, skipped.message)
 

@@ -113,9 +113,11 @@ class Narrator:
         if error is None:
             return
         self._tell(error.message)
-        if error.hint:
-            self._tell(error.hint)
-        if self._unfinished and (self._failed_jobs or "ppcli resume" not in error.hint):
+        again = f"ppcli resume {' '.join(self._unfinished)}" if self._unfinished else "ppcli resume"
+        hint = error.hint.replace("'ppcli resume'", f"'{again}'")  # alone it would be refused where other jobs wait
+        if hint:
+            self._tell(hint)
+        if self._unfinished and (self._failed_jobs or again not in hint):
             # a resume may fail for ever
             give_up = f"; to give up: ppcli cancel {' '.join(self._failed_jobs)}" if self._failed_jobs else ""
-            self._tell(f"To go on: ppcli resume {' '.join(self._unfinished)}{give_up}")
+            self._tell(f"To go on: {again}{give_up}")

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from urllib.parse import unquote, urlencode
 
-from ppcli.errors import Damaged, Doubt, Loss, Rejected, SessionLost, SourceError, Transient, Usage, other_content
+from ppcli.errors import Damaged, Doubt, Loss, Rejected, SessionLost, Transient, Usage, other_content, source_changed
 from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.target import Body
 from ppcli.targets import Settings
@@ -161,7 +161,7 @@ class PutPlaceTarget:
             stored = self._api.put(session.id, part.index, body)
             wanted, checksum = part.sha256, part.checksum
             if stored.etag != wanted and body.checksum != checksum:
-                raise _changed(file)
+                raise source_changed(f"{file.name} changed after its digest was computed")
         else:
             hashed = Hashed(body)
             stored = self._api.put(session.id, part.index, hashed)
@@ -181,7 +181,7 @@ class PutPlaceTarget:
         hashed = Hashed(body)
         stored = self._own.put_whole(file, session.detail[_HOSTNAME], hashed)
         if f"sha256:{hashed.sha256}" != file.digest:
-            raise _changed(file)
+            raise source_changed(f"{file.name} changed after its digest was computed")
         if not stored:
             raise Damaged("the server got other bytes than were sent")
         self._entries.changed(file.digest)
@@ -312,11 +312,3 @@ class PutPlaceTarget:
 
     def _remote(self, entry: Entry) -> Remote:
         return Remote(entry.name, self._place.location(entry.name), entry.size, entry.digest, entry.modified)
-
-
-def _changed(file: FilePlan) -> SourceError:
-    return SourceError(
-        f"{file.name} changed after its digest was computed.",
-        hint="Run the same command again once nothing writes to it.",
-        reason="changed",
-    )
