@@ -238,7 +238,7 @@ def resume(place: Workplace, request: ResumeRequest) -> Result:
             runs.endings.append(Ending(state, None, halted=False))
             continue
         url = job.manifest.target
-        target = place.target(url)
+        target = place.target(url, job.manifest.options.chunk_size)
         files = [i for i, entry in enumerate(job.manifest.files) if not entry.state.finished]
         ending = run_job(place, job, target, files, runs, resumed=True, asked=len(job.manifest.files))
         errors.append(ending.error)
