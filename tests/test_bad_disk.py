@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shutil
 import signal
@@ -18,6 +19,9 @@ from typing import Any
 
 import pytest
 from cli_kit import CHUNK, NOBODY, PPCLI, ROOT, Cli, Ran, finish, make_cli, until
+from harness import Recording
+
+from ppcli.app.log import JobLog
 
 BIG, MANY, RATE = 400 * CHUNK, 10, 3584 << 10
 
@@ -393,6 +397,14 @@ def test_a_disk_that_fails_half_way(
     assert (ran.code, ran.result["state"]) == (0, "completed"), ran.result
     cli.holds("some", data)
     cli.works()
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(root: Path) -> None:
+    log = JobLog(root, Recording())
+    assert isinstance(log._handler, logging.StreamHandler)
+    log._handler.setStream(open("/dev/full", "w"))
+    log.warn("job", "code", "message")
+    log.close()
 
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
