@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import shutil
 import signal
@@ -22,6 +21,7 @@ from cli_kit import CHUNK, NOBODY, PPCLI, ROOT, Cli, Ran, finish, make_cli, unti
 from harness import Recording
 
 from ppcli.app.log import JobLog
+from ppcli.events import WarningRaised
 
 BIG, MANY, RATE = 400 * CHUNK, 10, 3584 << 10
 
@@ -399,12 +399,13 @@ def test_a_disk_that_fails_half_way(
     cli.works()
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(root: Path) -> None:
-    log = JobLog(root, Recording())
-    assert isinstance(log._handler, logging.StreamHandler)
-    log._handler.setStream(open("/dev/full", "w"))
-    log.warn("job", "code", "message")
+def test_a_log_that_cannot_be_written_stops_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ppcli.disk.open_private", lambda path, flags: os.open("/dev/full", flags))
+    heard = Recording()
+    log = JobLog(root, heard)
+    log.hear(WarningRaised("job", "code", "message"))
     log.close()
+    assert len(heard.events) == 1
 
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
