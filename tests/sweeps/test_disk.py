@@ -77,7 +77,7 @@ def test_a_disk_that_fails(site: Site, sweep: Sweep, part: int | None) -> None:
         return ran.struck
 
     clean = Job(site, rng).clean()
-    sweep.over(list(points(site, clean)), 4, trial)
+    sweep.over(list(points(site, clean)), 3, trial)
 
 
 @pytest.mark.skipif(not ptrace.SUPPORTED, reason=ptrace.NEEDS)

@@ -51,7 +51,7 @@ def killed_and_put_again(site: Site, sweep: Sweep, clean: list[Call], *, first: 
 @pytest.mark.parametrize("part", EVERY_SLICE)
 def test_killed_anywhere_it_goes_on(site: Site, sweep: Sweep, part: int | None) -> None:
     clean = Job(site, sweep.rng).clean()
-    sweep.over(points(clean), 4, killed_and_put_again(site, sweep, clean, first=False))
+    sweep.over(points(clean), 3, killed_and_put_again(site, sweep, clean, first=False))
 
 
 @pytest.mark.parametrize("part", EVERY_SLICE)

@@ -51,7 +51,7 @@ def cut_off_and_put_again(site: Site, sweep: Sweep, *, first: bool) -> Callable[
 @pytest.mark.parametrize("part", EVERY_SLICE)
 def test_what_was_told_survives_a_power_cut(site: Site, sweep: Sweep, part: int | None) -> None:
     clean = Job(site, sweep.rng).clean()
-    sweep.over(points(clean), 4, cut_off_and_put_again(site, sweep, first=False))
+    sweep.over(points(clean), 3, cut_off_and_put_again(site, sweep, first=False))
 
 
 @pytest.mark.parametrize("part", EVERY_SLICE)

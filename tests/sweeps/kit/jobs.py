@@ -12,6 +12,7 @@ import random
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from cli_kit import Cli
@@ -38,18 +39,22 @@ _OURS = re.compile(
     r"|config/(user\.key|\.user\.key\.lock)"
 )
 """The files that data dir and config dir have when all is done."""
-_SET_ASIDE = re.compile(r"data/pads/index\.jsonl?\.corrupt-\d+")
+_SET_ASIDE = re.compile(r"data/(pads/index\.jsonl?|jobs/[0-9a-f]{10}/journal\.jsonl)\.corrupt-\d+")
+"""What a write that was torn may make of them."""
 
 
 class Site:
     """A peer, with one file on it that every job must leave alone, and its client's directories as they are then."""
 
     def __init__(self, peer: Peer, root: Path) -> None:
+        """`lists`: the target can be asked which names it has."""
         self.peer, self.root = peer, root
         self.cli = Cli(root, peer.url)
         if token := getattr(peer, "token", None):
             self.cli.env["PPCLI_TOKEN"] = token
         self.kept = self.cli.source("kept", CHUNK + 1)
+        with closing(self.target()) as target:
+            self.lists = isinstance(target, Store)
         assert self.cli("put", "kept", "--name", f"{root.name}-kept", "--chunk-size", str(CHUNK)).code == 0
         self._saved = root / "saved"
         for path in self.roots:
@@ -73,18 +78,12 @@ class Site:
         return Place(self.root, self.peer.url, CHUNK, self.peer.http).connect()
 
     def unfinished(self) -> int:
-        target = self.target()
-        try:
+        with closing(self.target()) as target:
             return self.peer.unfinished(target)
-        finally:
-            target.close()
 
     def content(self, name: str) -> bytes | None:
-        target = self.target()
-        try:
+        with closing(self.target()) as target:
             return self.peer.content(target, name)
-        finally:
-            target.close()
 
 
 class Job:
@@ -105,7 +104,6 @@ class Job:
         self.torn = False
         self._completed: set[str] = set()
         self._job: str | None = None
-        self._lists = isinstance(site.target(), Store)
         self._orphans = site.unfinished()
 
     @property
@@ -135,9 +133,9 @@ class Job:
         names, only the job knows what is there: it is never put twice, and perhaps nothing is to be done ("status")."""
         recorded = self._recorded()
         jobs = [job for job, known in recorded.items() if known.state != "completed"]
-        if not self._lists and not jobs and recorded:
+        if not self.site.lists and not jobs and recorded:
             return ("status", "--json")
-        begun = any(recorded[job].finished for job in jobs) and not self._lists
+        begun = any(recorded[job].finished for job in jobs) and not self.site.lists
         if jobs and (begun or (self._job is not None and self._rng.random() < 0.5)):
             return ("resume", *jobs, "--json")
         return self.words
@@ -171,7 +169,7 @@ class Job:
         if self._kept:
             assert self.site.content(f"{self.site.root.name}-kept") == self.site.kept, "another file was harmed"
         assert (left := self.cli.json("status").of("job")) == [], left
-        if self._lists:
+        if self.site.lists:
             ran = self.cli.json(*self.words)
             assert (ran.result["files_unchanged"], ran.result["bytes_sent"]) == (2, 0), ran.result
         for draft in self.cli.data.glob("jobs/.new-*"):
