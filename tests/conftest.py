@@ -56,8 +56,19 @@ def s3() -> Iterator[S3]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def seed(pytestconfig: pytest.Config) -> int:
+    number: int = pytestconfig.getoption("--seed")
+    return number
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed of the sweeps: {config.getoption('--seed')}"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sweep", action="store_true", help="run the long sweeps as well")
+    parser.addoption("--seed", type=int, default=1, help="where the sweeps take their random numbers from")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -66,3 +77,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("sweep")]
         items[:] = [item for item in items if not item.get_closest_marker("sweep")]
         config.hook.pytest_deselected(items=long)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the sweeps of this run came to."""
+    from sweeps.kit.slices import table
+
+    reports = [one for kind in ("passed", "failed") for one in terminalreporter.stats.get(kind, [])]
+    if lines := table(reports):
+        terminalreporter.section("sweeps")
+        for line in lines:
+            terminalreporter.write_line(line)

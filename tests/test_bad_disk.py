@@ -18,6 +18,10 @@ from typing import Any
 
 import pytest
 from cli_kit import CHUNK, NOBODY, PPCLI, ROOT, Cli, Ran, finish, make_cli, until
+from harness import Recording
+
+from ppcli.app.log import JobLog
+from ppcli.events import WarningRaised
 
 BIG, MANY, RATE = 400 * CHUNK, 10, 3584 << 10
 
@@ -395,6 +399,15 @@ def test_a_disk_that_fails_half_way(
     assert (ran.code, ran.result["state"]) == (0, "completed"), ran.result
     cli.holds("some", data)
     cli.works()
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ppcli.disk.open_private", lambda path, flags: os.open("/dev/full", flags))
+    heard = Recording()
+    log = JobLog(root, heard)
+    log.hear(WarningRaised("job", "code", "message"))
+    log.close()
+    assert len(heard.events) == 1
 
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP

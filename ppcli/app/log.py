@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import traceback
@@ -57,4 +58,5 @@ class JobLog:
         self.hear(WarningRaised(job, code, message))
 
     def close(self) -> None:
-        self._handler.close()
+        with contextlib.suppress(OSError):  # what could not be written is tried once more
+            self._handler.close()

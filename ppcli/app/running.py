@@ -251,7 +251,7 @@ def _resume_one(place: Workplace, job_id: str, runs: Runs, targets: set[str]) ->
             job.close()
             runs.endings.append(Ending(state, None, halted=False))
             return runs.endings[-1]
-        target = place.target(job.manifest.target)
+        target = place.target(job.manifest.target, job.manifest.options.chunk_size)
     except PpcliError:
         job.close()
         raise

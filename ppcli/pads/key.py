@@ -16,10 +16,8 @@ from the id that the server tells and the origin (`https://host:port`) that it i
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -27,11 +25,13 @@ from pathlib import Path
 
 from ppcli import disk
 from ppcli.errors import Credentials, local_error, local_io
+from ppcli.lock import Lock
 
 KEY_FILE = "user.key"
 GAP = 10_000
 """So many numbers in a row without a pad, and there are no more."""
 _KEY_BYTES = 32
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +102,13 @@ def load_or_create(config_dir: Path) -> UserKey:
     """The key of this user, made when there is none. However many processes ask at once, all get the same."""
     if found := load(config_dir):
         return found
-    path = config_dir / KEY_FILE
+    path, lock = config_dir / KEY_FILE, Lock(config_dir / f".{KEY_FILE}.lock")
     with local_io("create the user key"):
         disk.make_dir(config_dir)
-        draft = path.with_name(f".{KEY_FILE}.{secrets.token_hex(8)}.tmp")
-        disk.write_atomic(draft, [secrets.token_hex(_KEY_BYTES).encode() + b"\n"])
-        try:
-            with contextlib.suppress(FileExistsError):
-                os.link(draft, path)  # fails where another process was first; its key is complete then
-        finally:
-            draft.unlink()
-        disk.fsync_dir(config_dir)
+        lock.acquire(str(path), _PATIENCE)
+        with lock:
+            if not path.exists():
+                disk.write_atomic(path, [secrets.token_hex(_KEY_BYTES).encode() + b"\n"])
     made = load(config_dir)
     assert made is not None
     return made
