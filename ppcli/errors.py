@@ -20,7 +20,8 @@ StepFailure               a step call failed; the pipeline decides what follows,
 |   |-- Doubt             the outcome is unknown: ask, then send again
 |   |-- Further           part of it has arrived: go on, the attempts begin anew
 |   `-- Damaged           what was stored is not what was sent: send again
-`-- SessionLost           the target forgot the session: reset what it held, reopen once
+|-- SessionLost           the target forgot the session: reset what it held, reopen once
+`-- Recut                 the target wants other chunks than were planned: plan anew
 """
 
 from __future__ import annotations
@@ -178,6 +179,10 @@ class SessionLost(StepFailure):
         super().__init__(cause)
         self.cause = cause
         self.loss = loss
+
+
+class Recut(StepFailure):
+    """The target cuts the file into other chunks than were planned: from now on its `limits` say how."""
 
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -259,6 +259,7 @@ class Limits:
     keeps_starts           True: an upload that breaks off leaves the start of its chunk there, so the chunk's checksum
                            is made durable before its first byte goes: a later run knows then whose bytes they are
     reserves               chunks whose slots are asked for in one call at most; None: as many as are wanted
+    server_cuts            True: the server itself said how files are cut: a size that was wished for gives way
     digest_wanted          False: the target's own digest names the content, so that no source of several chunks is read
                            once more for its SHA-256
     """
@@ -277,3 +278,4 @@ class Limits:
     keeps_starts: bool = False
     reserves: int | None = None
     digest_wanted: bool = True
+    server_cuts: bool = False

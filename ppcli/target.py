@@ -4,6 +4,7 @@ A target makes one attempt per call and never loops; it says what happened by ra
 
 - `Transient` (and `Doubt`, `Damaged`): the pipeline tries the same call again, within `--retries`;
 - `SessionLost`: the pipeline records a reset of the file's chunks and opens once more;
+- `Recut` (by `open` alone): the file is planned anew by what `limits` says now, and opened again;
 - a `PpcliError`: final. `Rejected`, `Integrity` and `SourceError` end that file, every other kind halts the job.
 
 All methods may be called from several threads at once, for different chunks and files.

@@ -147,6 +147,7 @@ def _asked_password(options: Globals, email: str) -> str:
 def _need_extra() -> None:
     try:
         import fastapi  # noqa: F401
+        import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise Usage(

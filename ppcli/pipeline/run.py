@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ppcli import steps
-from ppcli.errors import Damaged, Integrity, Internal, Loss, PpcliError, SessionLost, local_error
+from ppcli.errors import Damaged, Integrity, Internal, Loss, PpcliError, Recut, SessionLost, local_error
 from ppcli.events import Event, Listener, UploadProgress
 from ppcli.halt import Halt, Stopped
 from ppcli.hashing import Hashes
@@ -221,6 +221,9 @@ class _Pipeline:
             yield
         except Stopped:
             pass
+        except Recut:
+            assert index is not None
+            self._feed.ended(index, again=True)
         except Exception as error:  # a worker must not die silently: everything else becomes the run's error
             known = _known(error)
             if index is not None:

@@ -11,7 +11,7 @@ from ppcli.server.database import Database
 from ppcli.server.limits import ServerLimits
 from ppcli.server.live import LiveSessions
 from ppcli.server.sessions import Sessions, load, moved, unfinished
-from ppcli.server.states import RECEIVING, UNFINISHED, SessionState
+from ppcli.server.states import EXPIRING, OPEN, RECEIVING, UNFINISHED, SessionState, sql
 
 REMEMBERED = 7 * 86400.0
 """Seconds for which an ended session is still known, so that its owner is told how it ended."""
@@ -82,7 +82,7 @@ class Cleanup:
         """End sessions whose time is over, except while a chunk is on its way to one of them."""
         rows = self._database.read(
             lambda c: c.execute(
-                "SELECT id FROM sessions WHERE state IN ('initiated', 'uploading') AND expires_at <= ?", (now,)
+                f"SELECT id FROM sessions WHERE state IN {sql(EXPIRING)} AND expires_at <= ?", (now,)
             ).fetchall()
         )
         for (upload_id,) in rows:
@@ -117,10 +117,14 @@ def _expire(connection: sqlite3.Connection, upload_id: str, now: float) -> bool:
 
 
 def _lose(connection: sqlite3.Connection, upload_id: str) -> None:
-    """The one way into a final state that no client takes, so it is not in the table of states."""
-    connection.execute(
-        "UPDATE sessions SET state = ?, ended_at = ? WHERE id = ?", (SessionState.EXPIRED, time.time(), upload_id)
-    )
+    """The one way into a final state that no client takes, so it is not in the table of states; an asset's is there."""
+    session = load(connection, upload_id)
+    if session is not None and session.wanted.asset is not None and session.state in OPEN:
+        moved(connection, upload_id, SessionState.FAILED)
+    else:
+        connection.execute(
+            "UPDATE sessions SET state = ?, ended_at = ? WHERE id = ?", (SessionState.EXPIRED, time.time(), upload_id)
+        )
     connection.execute("DELETE FROM chunks WHERE session = ?", (upload_id,))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ppcli import disk
 from ppcli.errors import Busy, local_io
 from ppcli.lock import Lock
+from ppcli.server.assets import Assets, UploadRate
 from ppcli.server.cleanup import Cleanup
 from ppcli.server.completing import Completer
 from ppcli.server.content import Files
@@ -23,6 +24,7 @@ from ppcli.server.pad_receiving import PadReceiver
 from ppcli.server.pads import Pads
 from ppcli.server.receiving import Receiver
 from ppcli.server.sessions import Sessions
+from ppcli.server.single_shot import SingleShot
 from ppcli.server.users import LOGINS, Users
 
 _WORKERS = 16
@@ -67,6 +69,9 @@ class Depot:
         self.completer = Completer(self.database, self.files, self.sessions, live)
         self.pads = Pads(self.database, pad_files, limits)
         self.pad_receiver = PadReceiver(pad_files, self.workers, self._takers)
+        self.assets = Assets(self.database)
+        self.upload_rate = UploadRate(limits.uploads_per_hour)
+        self.single_shot = SingleShot(self.files, self.sessions, self.completer, self._takers)
         self.cleanup = Cleanup(self.database, self.files, self.sessions, self.completer, live, limits)
 
     def start_cleaning(self, failed: Callable[[Exception], None]) -> None:

@@ -110,7 +110,7 @@ class Entries:
 
     def delete(self, user: User, deletions: Sequence[Deletion]) -> list[bool]:
         """Mark entries as deleted; tells for each whether there was one."""
-        return self._database.write(lambda c: [_mark_deleted(c, user, deletion) for deletion in deletions])
+        return self._database.write(lambda c: [mark_deleted(c, user, deletion) for deletion in deletions])
 
     def _get(self, number: int) -> Entry:
         return self._select("id = ?", (number,), "id", 1, 0)[0]
@@ -152,7 +152,8 @@ def record(
     return int(number)
 
 
-def _mark_deleted(connection: sqlite3.Connection, user: User, deletion: Deletion) -> bool:
+def mark_deleted(connection: sqlite3.Connection, user: User, deletion: Deletion) -> bool:
+    """A change for the database; tells whether there was such an entry."""
     changed = connection.execute(
         "UPDATE entries SET status = 'deleted', deleted_at = ?, changed_at = ?"
         " WHERE user_id = ? AND sha256 = ? AND hostname = ? AND filepath = ? AND status = 'active'",

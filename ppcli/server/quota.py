@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from ppcli.server.states import BEING_COMPLETED, RECEIVING, sql
+from ppcli.server.states import BEING_COMPLETED, OPEN, sql
 
 _STORED = (
     "SELECT coalesce(sum(file_size), 0) FROM (SELECT DISTINCT sha256, file_size FROM entries"
@@ -16,7 +16,7 @@ _PADS = (
 )
 _BEGUN = (
     "SELECT coalesce(sum(file_size), 0) FROM sessions WHERE user_id = ?"
-    f" AND (state IN {sql(BEING_COMPLETED)} OR state IN {sql(RECEIVING)} AND expires_at > ?)"
+    f" AND (state IN {sql(BEING_COMPLETED)} OR state IN {sql(OPEN)} AND expires_at > ?)"
 )
 
 

@@ -53,8 +53,11 @@ class Receiver:
         self._workers = workers
         self._takers = takers
 
-    async def receive(self, session: Session, chunk: int, body: AsyncIterator[bytes]) -> Received:
-        """Store one chunk from `body`, whose length must be exactly right.
+    async def receive(
+        self, session: Session, chunk: int, body: AsyncIterator[bytes], told: Callable[[], str | None] = lambda: None
+    ) -> Received:
+        """Store one chunk from `body`, whose length must be exactly right. `told` gives the SHA-256 (hex) that the
+        client wants it to have, once the body is there.
 
         A chunk that was stored before is replaced when other bytes come for it, and kept when the same come. Raises
         `Refused`, OSError, and whatever `body` raises; the chunk counts only if this returns.
@@ -72,6 +75,8 @@ class Receiver:
                 region.owner = incoming
             try:
                 await self._take(incoming, body)
+                if told() not in (None, incoming.etag):
+                    raise Refused(400, "What arrived has another SHA-256 than was told", code="checksum_mismatch")
                 async with region.finishing:
                     return await self._finish(incoming)
             finally:

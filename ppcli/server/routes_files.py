@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -138,8 +139,21 @@ async def _content(depot: Depot, user: User, sha256: str, request: Request) -> R
     size = await asyncio.to_thread(depot.entries.readable, user, sha256)
     if size is None:
         raise Refused(404, f"No content of yours has SHA256 {sha256}")
+    return await send_content(depot, sha256, size, request)
+
+
+async def send_content(
+    depot: Depot,
+    sha256: str,
+    size: int,
+    request: Request,
+    kind: str = "application/octet-stream",
+    more: Mapping[str, str] | None = None,
+) -> Response:
+    """Content of `size` bytes that the caller may read, or the range of it that the request asks for; `more` are
+    headers besides the usual ones."""
     tag = f'"{sha256}"'
-    headers = {"ETag": tag, "Cache-Control": "private"}
+    headers = {"ETag": tag, "Cache-Control": "private", "Content-Type": kind, **(more or {})}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     if request.headers.get("if-range", tag) != tag:

@@ -81,6 +81,7 @@ def uploads_router(depot: Depot) -> APIRouter:
     @router.delete("/{upload_id}", responses=problems(403, 404, 409, 503))
     def abort(upload_id: UploadId, user: Caller) -> AbortReply:
         """Give an upload up and drop what it holds. Once more is fine."""
+        depot.sessions.get(user, upload_id)
         session = depot.sessions.abort(user, upload_id)
         depot.live.forget(upload_id)
         over = session.state in (SessionState.ABORTED, SessionState.EXPIRED)

@@ -15,7 +15,17 @@ from ppcli.server.limits import ServerLimits
 from ppcli.server.plan import Wanted, check_plan, implied_chunk_size
 from ppcli.server.quota import held_bytes
 from ppcli.server.refusal import Refused
-from ppcli.server.states import BEING_COMPLETED, FINAL, RECEIVING, UNFINISHED, SessionState, check, check_receiving, sql
+from ppcli.server.states import (
+    BEING_COMPLETED,
+    EXPIRING,
+    FINAL,
+    OPEN,
+    UNFINISHED,
+    SessionState,
+    check,
+    check_receiving,
+    sql,
+)
 from ppcli.server.users import User
 
 
@@ -33,7 +43,7 @@ class Session:
 
     @property
     def expired(self) -> bool:
-        return self.state in RECEIVING and self.expires_at <= time.time()
+        return self.state in EXPIRING and self.expires_at <= time.time()
 
     def size_of(self, chunk: int) -> int:
         """The exact length of a chunk; the chunk size must be known."""
@@ -62,11 +72,15 @@ class Sessions:
     def initiate(self, user: User, wanted: Wanted) -> Session:
         """Open a session. Raises `Refused` 413, 422, 429 or 507."""
         check_plan(wanted, self._limits)
+        return self.begin(user, wanted)
+
+    def begin(self, user: User, wanted: Wanted) -> Session:
+        """Open a session whose sizes were checked. Raises `Refused` 429 or 507."""
         if wanted.file_size > self._files.free():
             raise Refused(507, "There is not enough space left for this file")
         now = self.clock.now()
         state = SessionState.INITIATED
-        session = Session(str(uuid.uuid4()), user.id, wanted, state, 0, now + self._limits.session_lifetime, None)
+        session = Session(str(uuid.uuid4()), user.id, wanted, state, 0, now + self._lifetime(wanted), None)
         self._files.create(session.id)
         try:
             self._database.write(lambda connection: self._insert(connection, session, now), lazy=True)
@@ -76,7 +90,14 @@ class Sessions:
         return session
 
     def get(self, user: User, upload_id: str) -> Session:
-        """A session of this user. Raises `Refused` 404 or 403."""
+        """A PutPlace session of this user. Raises `Refused` 404 or 403."""
+        session = self.owned(user, upload_id)
+        if session.wanted.asset is not None:
+            raise Refused(404, "Upload session not found")
+        return session
+
+    def owned(self, user: User, upload_id: str) -> Session:
+        """A session of this user, whatever protocol it is of. Raises `Refused` 404 or 403."""
         self.clock.now()
         session = self._database.read(lambda connection: load(connection, upload_id))
         if session is None:
@@ -88,9 +109,7 @@ class Sessions:
     def admit(self, user: User, upload_id: str, chunk: int) -> Session:
         """The session, if a chunk may be sent to it now. Raises `Refused` 400, 403, 404, 409, 410 or 503."""
         session = self.get(user, upload_id)
-        if session.expired:
-            raise Refused(410, "Upload session has expired")
-        check_receiving(session.state)
+        check_open(session)
         if not 0 <= chunk < session.wanted.total_chunks:
             most = session.wanted.total_chunks - 1
             raise Refused(400, f"Invalid chunk number: {chunk} (must be 0-{most})")
@@ -129,17 +148,31 @@ class Sessions:
         )
         return (StoredChunk(*row) for row in rows)
 
+    def chunk_numbers(self, upload_id: str) -> list[int]:
+        """The numbers of the stored chunks, in order."""
+        asked = "SELECT chunk_num FROM chunks WHERE session = ? ORDER BY chunk_num"
+        return self._database.read(lambda c: [row[0] for row in c.execute(asked, (upload_id,))])
+
+    def created_at(self, upload_id: str) -> float:
+        """When a session was opened (UTC seconds)."""
+        asked = "SELECT created_at FROM sessions WHERE id = ?"
+        return self._database.read(lambda c: float(c.execute(asked, (upload_id,)).fetchone()[0]))
+
     def store_chunk(self, connection: sqlite3.Connection, upload_id: str, chunk: StoredChunk) -> Session:
         """A change for the database: the chunk's bytes are durable, count them. Moves `expires_at` on."""
         session = moved(connection, upload_id, SessionState.UPLOADING)
         connection.execute(
             "INSERT INTO chunks VALUES (?, ?, ?, ?)", (upload_id, chunk.chunk_num, chunk.etag, chunk.size)
         )
-        expires_at = time.time() + self._limits.session_lifetime
+        expires_at, uploaded = time.time() + self._lifetime(session.wanted), session.uploaded + 1
         connection.execute(
             "UPDATE sessions SET uploaded = uploaded + 1, expires_at = ? WHERE id = ?", (expires_at, upload_id)
         )
-        return replace(session, uploaded=session.uploaded + 1, expires_at=expires_at)
+        state = SessionState.UPLOADING
+        if session.wanted.asset is not None and uploaded == session.wanted.total_chunks:
+            state = SessionState.GATHERED
+            moved(connection, upload_id, state)
+        return replace(session, state=state, uploaded=uploaded, expires_at=expires_at)
 
     def forget_chunk(self, connection: sqlite3.Connection, upload_id: str, chunk: int) -> None:
         """A change for the database: the chunk is about to be replaced."""
@@ -149,12 +182,34 @@ class Sessions:
 
     def abort(self, user: User, upload_id: str) -> Session:
         """End a session and drop its bytes; one that has ended without a file stays as it is. Gives it as it was."""
-        before = self.get(user, upload_id)
+        before = self.owned(user, upload_id)
         if before.state in (SessionState.ABORTED, SessionState.EXPIRED):
             return before
         before = self._database.write(lambda c: _aborted(c, upload_id))
         self._files.drop(upload_id)
         return before
+
+    def pause(self, user: User, upload_id: str) -> Session:
+        """Mark an asset's session as paused: the next chunk goes on with it."""
+        before = self.owned(user, upload_id)
+        self._database.write(lambda c: moved(c, upload_id, SessionState.PAUSED))
+        return replace(before, state=SessionState.PAUSED)
+
+    def adopt(self, user: User, wanted: Wanted, upload_id: str) -> Session:
+        """A session for a partial file that is whole, verified and durable: it is `assembled`, and has only to be put
+        to its place. Raises `Refused` 429 or 507."""
+        now = self.clock.now()
+        session = Session(upload_id, user.id, wanted, SessionState.ASSEMBLED, 0, now + self._lifetime(wanted), None)
+
+        def change(connection: sqlite3.Connection) -> None:
+            self._insert(connection, session, now)
+            keep_content(connection, wanted)
+
+        self._database.write(change)
+        return session
+
+    def _lifetime(self, wanted: Wanted) -> float:
+        return self._limits.session_lifetime if wanted.asset is None else self._limits.asset_lifetime
 
     def _shift(self, seconds: float) -> None:
         """The clock was set: what ends at a time ends that much later, or earlier."""
@@ -173,7 +228,7 @@ class Sessions:
         open_now = connection.execute(
             "SELECT count(*), min(expires_at) FROM sessions"
             f" WHERE user_id = ? AND (state IN {sql(BEING_COMPLETED)}"
-            f" OR state IN {sql(RECEIVING)} AND expires_at > ?)",
+            f" OR state IN {sql(OPEN)} AND expires_at > ?)",
             (session.user_id, now),
         ).fetchone()
         if open_now[0] >= self._limits.sessions_per_user:
@@ -185,11 +240,19 @@ class Sessions:
             raise Refused(507, "This file does not fit into your quota")
         connection.execute(
             "INSERT INTO sessions (id, user_id, filepath, hostname, sha256, file_size, chunk_size, total_chunks,"
-            " file_mtime, ip_address, state, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " file_mtime, ip_address, asset, state, created_at, expires_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (session.id, session.user_id, wanted.filepath, wanted.hostname, wanted.sha256, wanted.file_size,
-             wanted.chunk_size, wanted.total_chunks, wanted.file_mtime, wanted.ip_address, session.state,
-             now, session.expires_at),
+             wanted.chunk_size, wanted.total_chunks, wanted.file_mtime, wanted.ip_address, wanted.asset,
+             session.state, now, session.expires_at),
         )  # fmt: skip
+
+
+def check_open(session: Session) -> None:
+    """Raises `Refused` 400, 409, 410 or 503 for a session that takes no chunks now."""
+    if session.expired:
+        raise Refused(410, "Upload session has expired")
+    check_receiving(session.state)
 
 
 def load(connection: sqlite3.Connection, upload_id: str) -> Session | None:
@@ -219,6 +282,14 @@ def moved(connection: sqlite3.Connection, upload_id: str, new: SessionState) -> 
         ended = time.time() if new in FINAL else None
         connection.execute("UPDATE sessions SET state = ?, ended_at = ? WHERE id = ?", (new, ended, upload_id))
     return session
+
+
+def keep_content(connection: sqlite3.Connection, wanted: Wanted) -> None:
+    """The content's row comes before the file gets its name, or a clean-up would take the file for a stray."""
+    connection.execute(
+        "INSERT INTO contents (sha256, size) VALUES (?, ?) ON CONFLICT DO UPDATE SET unnamed_since = NULL",
+        (wanted.sha256, wanted.file_size),
+    )
 
 
 def _aborted(connection: sqlite3.Connection, upload_id: str) -> Session:

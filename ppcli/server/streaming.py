@@ -1,4 +1,4 @@
-"""Replies whose body is a file, or one range of it."""
+"""Replies whose body is a file, or one range of it; the headers given may say its Content-Type."""
 
 from __future__ import annotations
 
@@ -52,10 +52,11 @@ async def _reply(
     request: Request, status: int, span: tuple[int, int], headers: dict[str, str], file: Callable[[], int]
 ) -> Response:
     headers["Content-Length"] = str(span[1] - span[0])
+    headers.setdefault("Content-Type", _KIND)
     if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type=_KIND)
+        return Response(status_code=status, headers=headers)
     fd = await asyncio.to_thread(file)
-    return StreamingResponse(_pieces(fd, *span), status, headers, media_type=_KIND)
+    return StreamingResponse(_pieces(fd, *span), status, headers)
 
 
 async def _pieces(fd: int, start: int, end: int) -> AsyncIterator[bytes]:

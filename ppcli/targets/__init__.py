@@ -26,6 +26,8 @@ SCHEMES: Mapping[str, str] = {
     "https": "ppcli.targets.putplace",
     "putplace+http": "ppcli.targets.putplace",
     "putplace+https": "ppcli.targets.putplace",
+    "graphwiz+http": "ppcli.targets.graphwiz",
+    "graphwiz+https": "ppcli.targets.graphwiz",
     "rufh+http": "ppcli.targets.rufh",
     "rufh+https": "ppcli.targets.rufh",
     "s3": "ppcli.targets.s3",

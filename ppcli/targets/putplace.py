@@ -17,16 +17,16 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import unquote, urlencode
 
 from ppcli.errors import Damaged, Doubt, Loss, Rejected, SessionLost, SourceError, Transient, Usage, other_content
 from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
-from ppcli.origin import Origin
 from ppcli.target import Body
 from ppcli.targets import Settings
 from ppcli.targets.putplace_api import Api, Entry
 from ppcli.targets.putplace_entries import Entries
 from ppcli.targets.putplace_removed import Removed
+from ppcli.targets.server_url import ServerPlace
 from ppcli.transport import Transport
 
 _LIMITS = Limits(
@@ -45,34 +45,24 @@ _CHUNKS_GONE = re.compile(r"\[Errno 2\]|Chunk file \d+ missing")
 
 def connect(url: str, settings: Settings) -> PutPlaceTarget:
     """Nothing is asked yet. Raises `Usage` where it is no such URL."""
-    canonical, origin, prefix, hostname = _parse(url)
-    hostname = hostname or socket.gethostname()
-    removed = Removed(settings.data_dir, f"{origin}{prefix}?{urlencode({_HOSTNAME: hostname})}")
-    return PutPlaceTarget(canonical, settings.http(str(origin)), prefix, hostname, removed)
+    place = _parse(url)
+    hostname = place.options.get(_HOSTNAME) or socket.gethostname()
+    removed = Removed(settings.data_dir, f"{place.origin}{place.prefix}?{urlencode({_HOSTNAME: hostname})}")
+    return PutPlaceTarget(place, settings.http(str(place.origin)), hostname, removed)
 
 
-def _parse(url: str) -> tuple[str, Origin, str, str | None]:
-    """The one form of a URL, its origin, its path without a slash at the end, and the hostname where it has one."""
-    try:
-        parts, origin = urlsplit(url), Origin.parse(url)
-    except ValueError as error:
-        raise Usage(f"{url!r} is no PutPlace server: {error}.", hint="Write it like https://host.") from error
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    hostname = query.pop(_HOSTNAME, None)
-    if query or parts.username is not None or hostname == "":
-        raise Usage(f"{url!r} has more than a host, a path and hostname=NAME.", hint="Write it like https://host.")
-    prefix = quote(unquote(parts.path), safe="/").rstrip("/")
-    wanted = f"?{urlencode({_HOSTNAME: hostname})}" if hostname else ""
-    return f"{parts.scheme.lower()}://{origin.netloc}{prefix}{wanted}", origin, prefix, hostname
+def _parse(url: str) -> ServerPlace:
+    return ServerPlace.parse(url, "PutPlace", "https://host", [_HOSTNAME])
 
 
 class PutPlaceTarget:
     """A `Target`, a `Store`, a `Linker`, with `Accounts`. A file's name is its filepath there, beside a hostname."""
 
-    def __init__(self, url: str, transport: Transport, prefix: str, hostname: str, removed: Removed) -> None:
-        self.url = url
+    def __init__(self, place: ServerPlace, transport: Transport, hostname: str, removed: Removed) -> None:
+        self.url = place.url
+        self._place = place
         self._transport = transport
-        self._api = Api(transport, prefix)
+        self._api = Api(transport, place.prefix)
         self._hostname = hostname
         self._entries = Entries(self._api, hostname, removed)
         self._storage: str | None = None
@@ -175,7 +165,7 @@ class PutPlaceTarget:
         if said not in (None, file.digest.removeprefix("sha256:")):
             raise SessionLost("the server finished it as other content", Loss.POISONED)
         self._storage = self._storage or str(record.get("storage_location") or "")
-        return Remote(file.name, self._location(file.name), file.size, file.digest, file.modified)
+        return Remote(file.name, self._place.location(file.name), file.size, file.digest, file.modified)
 
     def _refuse_to_replace(self, file: FilePlan) -> None:
         """The server knows no condition for it, so another client may still come between."""
@@ -228,7 +218,7 @@ class PutPlaceTarget:
     def locate(self, location: str) -> str | None:
         place, mark, name = location.partition("#")
         try:
-            return unquote(name) if mark and _parse(place)[0] == self.url else None
+            return unquote(name) if mark and _parse(place).url == self.url else None
         except Usage:
             return None
 
@@ -243,10 +233,7 @@ class PutPlaceTarget:
         return self._remote(found) if found else None
 
     def _remote(self, entry: Entry) -> Remote:
-        return Remote(entry.name, self._location(entry.name), entry.size, entry.digest, entry.modified)
-
-    def _location(self, name: str) -> str:
-        return f"{self.url}#{quote(name, safe='/')}"
+        return Remote(entry.name, self._place.location(entry.name), entry.size, entry.digest, entry.modified)
 
 
 class _Hashed:

@@ -4,26 +4,23 @@ and what the replies mean. Nothing is decided here. A reply that makes no sense 
 
 from __future__ import annotations
 
-import contextlib
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from ppcli.errors import Credentials, Doubt, Loss, SessionLost, Transient
 from ppcli.model import FilePlan, Receipt
 from ppcli.target import Body
+from ppcli.targets.json_replies import by_our_clock, number, record_of, sane, text, when
 from ppcli.transport import Reply, Request, Transport
 from ppcli.transport.refusals import own_words
 
 _PAGE = 500
 _NOT_OURS = frozenset({403, 404, 409, 410})
 """What a server answers about a session that cannot be used (any more), or not by this account."""
-_LATEST = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
 _ASSEMBLY_RATE = 50e6
 """Bytes per second at which a server is trusted to put a file together before it answers."""
 _COUNT = re.compile(r"Not all chunks uploaded: (\d+)/(\d+)")
@@ -88,8 +85,8 @@ class Api:
             "total_chunks": file.chunks,
         }
         reply = self._send(Request.json("POST", self._path("/api/uploads/initiate"), asked))
-        record = _record(reply)
-        return Begun(_text(record, "upload_id"), _by_our_clock(record, reply), record.get("expiry") == "idle")
+        record = record_of(reply)
+        return Begun(text(record, "upload_id"), by_our_clock(record, reply), record.get("expiry") == "idle")
 
     def put(self, session: str, chunk: int, body: Body) -> Stored:
         """Raises `SessionLost` when the session has ended."""
@@ -97,9 +94,9 @@ class Api:
         headers = {"Content-Type": "application/octet-stream"}
         reply = self._send(Request("PUT", path, headers, expect=_NOT_OURS), body)
         _still_there(reply)
-        record = _record(reply)
+        record = record_of(reply)
         received = record.get("received_bytes")
-        return Stored(_text(record, "etag"), received if isinstance(received, int) else body.size)
+        return Stored(text(record, "etag"), received if isinstance(received, int) else body.size)
 
     def standing(self, session: str, chunks: int) -> Standing | None:
         """What the server says of a session of so many chunks; None where it cannot say (only our own can). Raises
@@ -113,15 +110,15 @@ class Api:
             if reply.status == 405:
                 return None
             _still_there(reply)
-            record = _record(reply)
+            record = record_of(reply)
             held, state = record.get("received"), record.get("state")
             if not isinstance(held, list):
                 raise Transient("the server's list of chunks makes no sense")
             if state in ("expired", "aborted"):
                 raise SessionLost(f"its session is {state}", Loss.EXPIRED if state == "expired" else Loss.GONE)
-            there |= {_number(one, "chunk_num"): _text(one, "etag") for one in held}
+            there |= {number(one, "chunk_num"): text(one, "etag") for one in held}
             following = after if isinstance(after := record.get("next"), int) else start
-        return Standing(state in ("assembled", "completed"), there, _by_our_clock(record, reply))
+        return Standing(state in ("assembled", "completed"), there, by_our_clock(record, reply))
 
     def complete(self, session: str, receipts: Sequence[Receipt], size: int) -> Mapping[str, Any]:
         """The server's record of the finished file. Raises `Doubt` where it may have been finished, `SessionLost` where
@@ -139,7 +136,7 @@ class Api:
             missing = count is not None and int(count[1]) < int(count[2])
             raise SessionLost(f"the server answers: {said}", Loss.GONE if missing else Loss.POISONED)
         _still_there(reply)
-        return _record(reply)
+        return record_of(reply)
 
     def abort(self, session: str) -> None:
         """Repeatable; a session that is unknown, or belongs to another account, is no error."""
@@ -178,7 +175,9 @@ class Api:
         said |= dict.fromkeys(("file_mtime", "file_atime", "file_ctime"), file.modified)
         said |= {"filepath": file.name, "hostname": hostname, "ip_address": "", "file_size": file.size}
         said["sha256"] = _hex(file.digest)
-        return _record(self._send(Request.json("POST", self._path("/put_file"), said))).get("upload_required") is False
+        return (
+            record_of(self._send(Request.json("POST", self._path("/put_file"), said))).get("upload_required") is False
+        )
 
     def deleted(self, entries: Sequence[Entry]) -> None:
         """Give notice that these files are gone: all at once where the server takes that, else one by one."""
@@ -205,7 +204,7 @@ class Api:
             )
             reply = self._send(asked)
             if reply.status == 200:
-                return _text(_record(reply), "access_token")
+                return text(record_of(reply), "access_token")
             if reply.status not in (404, 405):
                 said = own_words(reply, password) or f"status {reply.status}"
                 raise Credentials(f"The login was refused: {said}.", hint="Check the e-mail and the password.")
@@ -221,32 +220,6 @@ class Api:
         return self._path(f"/api/uploads/{quote(session, safe='')}{path}")
 
 
-def when(value: Any) -> float | None:
-    """Seconds since the epoch of a server's time: without a zone it is UTC."""
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return _sane((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-
-
-def _sane(seconds: Any) -> float | None:
-    """A time that every part of the program can show."""
-    known = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < _LATEST
-    return float(seconds) if known else None
-
-
-def _by_our_clock(record: Mapping[str, Any], reply: Reply) -> float | None:
-    """When a session ends: the server's clock may differ from ours, and its reply says by how much."""
-    ends = when(record.get("expires_at"))
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        now = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
-        return None if ends is None else _sane(ends - now + time.time())
-    return ends
-
-
 def _still_there(reply: Reply) -> None:
     if reply.status == 410:
         raise SessionLost("its session has expired", Loss.EXPIRED)
@@ -255,16 +228,16 @@ def _still_there(reply: Reply) -> None:
 
 
 def _entry(record: Any) -> Entry:
-    name = _text(record, "filepath")
+    name = text(record, "filepath")
     known_as, owner = record.get("_id"), record.get("uploaded_by_user_id")
     return Entry(
         id=known_as if isinstance(known_as, str) else None,
         name=name,
-        hostname=_text(record, "hostname"),
-        digest=f"sha256:{_text(record, 'sha256')}",
-        size=_number(record, "file_size"),
+        hostname=text(record, "hostname"),
+        digest=f"sha256:{text(record, 'sha256')}",
+        size=number(record, "file_size"),
         content=record.get("has_file_content") is True,
-        modified=_sane(record.get("file_mtime")) or when(record.get("created_at")),
+        modified=sane(record.get("file_mtime")) or when(record.get("created_at")),
         deleted=record["status"] == "deleted" if "status" in record else None,
         owner=owner if isinstance(owner, str) else None,
     )
@@ -276,24 +249,3 @@ def _notice(entry: Entry, at: str) -> dict[str, str]:
 
 def _hex(digest: str | None) -> str:
     return (digest or "").removeprefix("sha256:")
-
-
-def _record(reply: Reply) -> Mapping[str, Any]:
-    record = reply.json()
-    if not isinstance(record, dict):
-        raise Transient("the server's reply makes no sense")
-    return record
-
-
-def _text(record: Any, key: str) -> str:
-    value = record.get(key) if isinstance(record, dict) else None
-    if not isinstance(value, str) or not value:
-        raise Transient(f"the server's reply has no {key}")
-    return value
-
-
-def _number(record: Any, key: str) -> int:
-    value = record.get(key) if isinstance(record, dict) else None
-    if not isinstance(value, int) or value < 0:
-        raise Transient(f"the server's reply has no {key}")
-    return value
