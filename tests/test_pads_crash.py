@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import pads_kit
 import pytest
-from pads_kit import audit, closing, content, get, index  # noqa: F401
+from pads_kit import audit, behind, closing, content, get, index  # noqa: F401
+from server_kit import running_server
 
 from ppcli import disk
 from ppcli.pads import ledger
+from ppcli.target import Body
 from ppcli.targets.pads import PadTarget
+from ppcli.transport import Reply, Request, Transport
 
 PAD = 512
 """So large that a record takes one pad: the steps are those of a real store."""
@@ -57,6 +61,9 @@ class Power:
             raise Crash
 
 
+Cut: TypeAlias = Callable[[int, bool], AbstractContextManager[None]]
+
+
 @contextmanager
 def power(left: int, effect: bool) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -88,11 +95,30 @@ def _life(home: Path, told: Told) -> None:
     told.allowed = (None,)
 
 
-def _check_life(home: Path, step: int, effect: bool) -> bool:
+@contextmanager
+def calls(left: int, effect: bool) -> Iterator[None]:
+    """As `power`, but what is counted and cut off are calls to a server."""
+    real, done = Transport.send, itertools.count()
+
+    def send(transport: Transport, request: Request, body: Body | None = None) -> Reply:
+        last = next(done) >= left
+        if last and not effect:
+            raise Crash
+        reply = real(transport, request, body)
+        if last:
+            raise Crash
+        return reply
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transport, "send", send)
+        yield
+
+
+def _check_life(home: Path, step: int, effect: bool, cut: Cut = power) -> bool:
     """Crash at this step, then look and go on. Gives whether the crash came."""
     told = Told()
     try:
-        with power(step, effect):
+        with cut(step, effect):
             _life(home, told)
         return False
     except Crash:
@@ -100,7 +126,8 @@ def _check_life(home: Path, step: int, effect: bool) -> bool:
     pads = target(home)
     found = get(pads, "x")
     assert found in told.allowed
-    assert not (home / "data/pads/store.json").exists() or not index(home).stale, "the next look finishes the wiping"
+    made = list(home.glob("data/pads/store.json")) or list(home.glob("data/pads-http/*/index.jsonl"))
+    assert not made or not index(home).stale, "the next look finishes the wiping"
     if told.upload and told.upload.session:
         told.upload.target = pads
         if told.upload.job == "never":
@@ -115,7 +142,7 @@ def _check_life(home: Path, step: int, effect: bool) -> bool:
     state = index(home)
     audit(state)
     assert not state.owners
-    assert not state.stale
+    assert not state.stale or made[0].name == "index.jsonl", "behind a server a few may wait"
     names = sorted(state.names)
     assert target(home).recover() == len(names)
     assert (get(target(home), "x"), get(target(home), "y")) == (found, V2 + V1)
@@ -131,6 +158,21 @@ def test_a_crash_at_every_durable_step(tmp_path: Path, monkeypatch: pytest.Monke
         if not _check_life(tmp_path / str(step), step, effect):
             break
     assert step > 50
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("effect", [False, True])
+@pytest.mark.parametrize("cut", [power, calls])
+def test_a_crash_at_every_step_of_a_store_behind_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: Cut, effect: bool
+) -> None:
+    monkeypatch.setattr(ledger, "COMPACT_AT", 300)
+    with running_server(tmp_path) as server, behind(server):
+        for step in itertools.count():
+            if not _check_life(tmp_path / str(step), step, effect, cut):
+                break
+    assert step > 30
 
 
 @pytest.mark.parametrize("effect", [False, True])

@@ -565,3 +565,8 @@ def test_a_quota_is_told(root: Path) -> None:
         ran = box.json("put", "a.bin", "--yes", "--chunk-size", str(CHUNK))
         assert (ran.code, ran.result["error"]["reason"]) == (5, "quota")
         assert held_by(server) == 0
+        assert box("cancel", "--all").code == 0
+        write(box, "b.bin", content("b", 2 * CHUNK))
+        (planned,) = box.json("put", "b.bin", "--dry-run").of("reservation_planned")
+        assert (planned["pads_new"], planned["pads_reused"]) == (3, 0), "what was refused was not bought"
+        assert box("put", "b.bin").code == 2

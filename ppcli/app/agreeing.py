@@ -30,11 +30,18 @@ def agree(
     if not isinstance(target, Costly) or not planned:
         return
     costly, plans = target, [_plan(entry) for _, entry in planned]
-    sums: Mapping[str, Sequence[str]] = {}
-    cost = place.call(Step.FIND, "the pads", lambda: costly.cost(plans, sums))
-    if cost.new and not yes:
-        sums = _sums(place, target, planned)
-        cost = place.call(Step.FIND, "the pads", lambda: costly.cost(plans, sums)) if sums else cost
+
+    def cost_with(sums: Mapping[str, Sequence[str]]) -> Cost:
+        return place.call(Step.FIND, "the pads", lambda: costly.cost(plans, sums))
+
+    try:
+        cost = cost_with({})
+    except PpcliError:
+        if yes:  # what is agreed to is not stopped by this: the job is made, and says what is wrong
+            return
+        raise
+    if cost.new and not yes and (sums := _sums(place, target, planned)):
+        cost = cost_with(sums)
     place.listener.hear(_told(target.url, cost))
     if not cost.new or yes or dry:
         return

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 
-from ppcli.errors import SessionLost, StepFailure, other_content
+from ppcli.errors import PpcliError, SessionLost, StepFailure, other_content
 from ppcli.pads import record, recover
 from ppcli.pads.header import Kind, Stamp
 from ppcli.pads.identity import Identity
@@ -72,9 +73,11 @@ class PadStore:
             return [(key, owner.name, len(owner.pads)) for key, owner in sorted(state.owners.items())]
 
     def spare(self, count: int) -> int:
-        """How many of the next `count` pads that are reserved will be ones that are there already."""
+        """How many of the next `count` pads that are reserved will be ones that exist already: not every number that is
+        free has a pad, as its reservation may have failed."""
         with self._looking() as state:
-            return min(count, len(state.free) + len(state.stale))
+            numbers = tuple(islice(chain(reversed(state.free), state.stale), count))
+        return len(self.pads.heads(numbers))
 
     def reserve(self, owner: str, name: str, count: int, chunks: int) -> tuple[int, ...]:
         """Pads for `count` chunks. The first call for a file of `chunks` chunks takes those of its record as well.
@@ -88,7 +91,7 @@ class PadStore:
             wanted, seq = (*pads[:count], *state.owners[owner].records), state.seq
         try:
             self.pads.reserve(wanted, seq)
-        except StepFailure:
+        except (StepFailure, PpcliError):
             self._give_back(owner, pads[:count])
             raise
         return pads[:count]
