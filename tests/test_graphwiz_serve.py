@@ -77,7 +77,7 @@ def test_killed_and_resumed_at_a_server_that_only_marks(root: Path, upstream: Gr
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("peer", ["server", "upstream"])
 def test_300_mib_killed_and_resumed(root: Path, request: pytest.FixtureRequest, peer: str, seed: int) -> None:
     server = request.getfixturevalue(peer)
@@ -85,13 +85,11 @@ def test_300_mib_killed_and_resumed(root: Path, request: pytest.FixtureRequest, 
     if peer == "server":
         box.env["PPCLI_CONFIG_DIR"] = str(server.config)
     data, chunk = content(box, "a.glb", 300 * MIB + seed), 5 * MIB
-    sent = 0
     for chunks in random.Random(seed).sample(range(1, 20), 3):
         killed(box, chunks=chunks)
     ran = box.json("put", "a.glb", "--chunk-size", "5MiB")
     assert ran.code == 0
-    sent = ran.result["bytes_sent"] + ran.result["bytes_skipped"]
-    assert sent <= len(data) + 20 * chunk
+    assert ran.result["bytes_sent"] + ran.result["bytes_skipped"] <= len(data) + 20 * chunk
     box.holds("a.glb", data)
 
 

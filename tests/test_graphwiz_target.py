@@ -167,6 +167,36 @@ def test_a_chunk_that_was_cut_and_counted_is_not_believed(box: Cli, server: Grap
     assert sum(size for _, size in server.received) == sent
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_run_that_ended_with_the_last_reply_goes_on(box: Cli, server: GraphWizServer, whole: bool) -> None:
+    """Whoever goes on knows only that the last chunk was on its way, and that the session is closed."""
+    data = content(box)
+
+    def halve() -> None:
+        (session,) = server.sessions.values()
+        session.chunks[4] = session.chunks[4] if whole else session.chunks[4][:2]
+
+    server.cut = Once("/chunk", 4, halve)
+    assert put(box, "a.glb", "--retries", "1", code=75)
+    ran = box.json("resume")
+    assert (ran.code, ran.result["bytes_sent"]) == (0, 0 if whole else SIZE)
+    assert [asset.data for asset in server.assets] == [data] and not server.sessions
+
+
+def test_a_source_that_changes_within_one_request_leaves_nothing(box: Cli, server: GraphWizServer) -> None:
+    content(box, size=CHUNK)
+    real = FormBody.__iter__
+
+    def changing(self: FormBody) -> Iterator[memoryview]:
+        (box.root / "a.glb").write_bytes(bytes(CHUNK))
+        return real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FormBody, "__iter__", changing)
+        ran = box.json("put", "a.glb")
+    assert (ran.code, ran.result["error"]["reason"], server.assets) == (4, "changed", [])
+
+
 def test_marks_that_get_lost_are_noticed_before_the_last_chunk(box: Cli, server: GraphWizServer) -> None:
     data = content(box)
 

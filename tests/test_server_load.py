@@ -53,6 +53,26 @@ def test_memory_stays_flat_with_twenty_chunks_in_flight() -> None:
         assert peak(server) < MOST
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_stays_flat_with_large_forms() -> None:
+    data = random.Random(0).randbytes(20 << 20)
+    with fast_directory() as root, running_server(root, {"max_video": "1GiB"}) as server:
+        session = server.begin(10 * len(data), len(data), asset_type="video").json["session_id"]
+        statuses: list[int] = []
+        threads = [
+            threading.Thread(target=lambda n=n: statuses.append(server.send(session, n, data).status))  # type: ignore[misc]
+            for n in range(1, 11)
+        ]
+        threads.append(threading.Thread(target=lambda: statuses.append(server.upload_asset(data).status - 1)))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert statuses == [200] * 11
+        assert server.session(session, "complete").status == 200
+        assert peak(server) < MOST
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
 def test_tls(tmp_path: Path) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"

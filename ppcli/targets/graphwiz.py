@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from urllib.parse import unquote
 
-from ppcli.errors import Damaged, Loss, Recut, Rejected, SessionLost, Usage, other_content
+from ppcli.errors import Damaged, Loss, Recut, Rejected, SessionLost, SourceError, Usage, other_content
 from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.planner import chunk_count
 from ppcli.target import Body, ChunkBytes
@@ -218,7 +218,11 @@ class GraphWizTarget:
         if asset.size != part.size:
             self._api.delete(asset.id)
             raise Damaged(f"the server has {asset.size} bytes of {part.size}")
-        return replace(proved(file, part, slot, body, evidence), etag=asset.id)
+        try:
+            return replace(proved(file, part, slot, body, evidence), etag=asset.id)
+        except SourceError:  # it is of two revisions
+            self._api.delete(asset.id)
+            raise
 
     def _completed(self, asset: Asset, file: FilePlan) -> Remote:
         self._assets.add(asset, file.digest)
