@@ -88,7 +88,7 @@ def test_a_job_that_was_killed_before_its_store_was_made(root: Path) -> None:
     """The store's pad size is the one that the job was planned with."""
     cli = Cli(root, "pads:")
     data = cli.source("some")
-    dies(cli, "ppcli.pads.opening:create", "put", "some", "--chunk-size", "4096")
+    dies(cli, "ppcli.pads.opening:Directory.create", "put", "some", "--chunk-size", "4096")
     ran = cli.json("resume")
     assert (ran.code, ran.result["state"]) == (0, "completed"), ran.result["error"]
     cli.holds("some", data)

@@ -62,7 +62,7 @@ def test_the_last_line_names_the_jobs(pads: Cli, jobs: Sequence[str]) -> None:
     last = pads("resume", *jobs[:2]).err.splitlines()[-1]
     assert f"ppcli resume {jobs[0]} {jobs[1]}" in last
     ran = pads("put", "kept", "nope", "--name", "z/")
-    assert f"'ppcli resume {(set(states(pads)) - known).pop()}'" in ran.err.splitlines()[-1]
+    assert f"ppcli resume {(set(states(pads)) - known).pop()}" in ran.err.splitlines()[-1]
 
 
 def test_nothing_to_cancel_is_said(pads: Cli) -> None:
