@@ -95,5 +95,6 @@ class Complete:
 
 ReserveWork: TypeAlias = OpenFiles | ReserveParts
 SendWork: TypeAlias = Unit | Finish | Complete
+Work: TypeAlias = ReserveWork | SendWork
 Settled: TypeAlias = Unit | Complete
 """What is handed back once its step is durable: a chunk that is confirmed, a file that may be completed."""
