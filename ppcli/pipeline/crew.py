@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from collections.abc import Callable
 
 _SMALL = 0.0002
-"""Seconds from one piece of work to the next, over all workers, that make it a small one."""
-_BUSY = 0.75
-"""How much of a processor must be used for it to be called busy."""
+"""Seconds of processor time that a piece of work takes at most to be called small."""
+_WAITS = 0.75
+"""How often a thread may wait for a piece of work that is said not to wait. A call that crosses a network or reaches a
+disk waits at least once."""
 _MEASURE = 0.02
 _PATIENCE = 64
 _AT_FIRST = 0.01
@@ -21,9 +23,10 @@ class Crew:
     """Workers rest until they are called, one at a time, and one that takes work calls the next where there is more. So
     calls that take long bring all workers out.
 
-    Where pieces of work are small and take nothing but processor time, one worker does them all: Python runs one thread
-    at a time, and handing over from one to the next costs more than such a piece. So meanwhile whoever comes back and
-    finds another one awake rests. The lock is held by the callers of every method."""
+    Where pieces of work are small and wait for nothing, one worker does them all: Python runs one thread at a time, and
+    handing over from one to the next costs more than such a piece. So meanwhile whoever comes back and finds another
+    one awake rests. Clocks do not tell whether pieces wait, since the processors may be others'; the counts of the
+    system do, once one worker is alone. The lock is held by the callers of every method."""
 
     def __init__(self, lock: threading.Lock, wanted: Callable[[], bool], hurry: Callable[[], None]) -> None:
         """`wanted`: is there work for another one? `hurry` has what was done so far recorded: it is called before a
@@ -38,8 +41,8 @@ class Crew:
         self._alone = False
         self._again_in, self._patience = 0, 1
         self._back_at = self._hurried = self._measured_at = time.monotonic()
-        self._used = time.process_time()
-        self._returns = self._watched = 0
+        self._usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._returns = self._measured = self._watched = 0
 
     def batch(self, most: int) -> int:
         """How many pieces of work to take as one: `most` where one worker does them all, else the fewer the longer they
@@ -93,14 +96,16 @@ class Crew:
         self._watched = self._returns
 
     def _measure(self, now: float) -> None:
-        """Would one worker do best? Where that was wrong, it is tried again after a while, and then a longer one."""
-        used = time.process_time()
-        busy = used - self._used > _BUSY * (now - self._measured_at) or self._average < _SMALL / 4
-        self._measured_at, self._used = now, used
+        """Does one worker do best? Where it was tried and is wrong, it is tried again after a while, and then a longer
+        one."""
+        usage, before = resource.getrusage(resource.RUSAGE_SELF), self._usage
+        pieces = self._returns - self._measured
+        self._measured_at, self._usage, self._measured = now, usage, self._returns
+        small = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime < _SMALL * pieces
         if self._alone:
-            self._alone = busy
-            self._patience = max(1, self._patience // 2) if busy else min(_PATIENCE, self._patience * 4)
+            self._alone = small and usage.ru_nvcsw - before.ru_nvcsw < _WAITS * pieces
+            self._patience = max(1, self._patience // 2) if self._alone else min(_PATIENCE, self._patience * 4)
             self._again_in = self._patience
         else:
             self._again_in -= 1
-            self._alone = busy and self._average < _SMALL and self._again_in <= 0
+            self._alone = small and self._again_in <= 0
