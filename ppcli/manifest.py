@@ -243,15 +243,13 @@ def to_json(manifest: Manifest) -> Iterator[bytes]:
 
 def _file_to_json(file: FileEntry) -> str:
     name, path, chunks = records.text(file.name), records.text(file.path), records.text(file.chunks)
-    mark = _write_mark(file.fingerprint) if file.fingerprint else _NO_FINGERPRINT
-    return f'{{"name":{name},"source":{{"path":{path},{mark}}},{_write_rest(file)},"chunks":{chunks}}}'
+    mark = records.writer(Fingerprint)(file.fingerprint) if file.fingerprint else _NO_FINGERPRINT
+    rest = records.writer(FileEntry, _REST)(file)
+    return f'{{"name":{name},"source":{{"path":{path},{mark}}},{rest},"chunks":{chunks}}}'
 
 
 _NO_FINGERPRINT = records.text(dict.fromkeys(records.names(Fingerprint)))[1:-1]
-_write_mark = records.writer(records.names(Fingerprint))
-_write_rest = records.writer(
-    [word for word in records.names(FileEntry) if word not in ("name", "path", "fingerprint", "chunks")]
-)
+_REST = tuple(word for word in records.names(FileEntry) if word not in ("name", "path", "fingerprint", "chunks"))
 
 
 def from_json(data: bytes) -> Manifest:

@@ -182,13 +182,13 @@ _KINDS: Mapping[str, type[Any]] = {
     "file_cancelled": FileCancelled,
     "job_changed": JobChanged,
 }
-_WRITERS = {cls: (word, records.writer(records.names(cls))) for word, cls in _KINDS.items()}
+_WORDS = {cls: word for word, cls in _KINDS.items()}
 
 
 def to_body(seq: int, step: Step) -> str:
     """The JSON text of a step, without its closing brace (see `journal.encode`)."""
-    word, write = _WRITERS[type(step)]
-    return f'{{"seq":{seq},"step":"{word}",{write(step)}'
+    kind: Any = type(step)
+    return f'{{"seq":{seq},"step":"{_WORDS[kind]}",{records.writer(kind)(step)}'
 
 
 def without_repeated(batch: Sequence[Step]) -> list[Step]:
