@@ -1,4 +1,4 @@
-"""The steps of a job: the facts that its journal records, one line each, and `manifest.apply` folds.
+"""The steps of a job: the facts that its journal records, one line each, and `folding.apply` folds.
 
 `to_body` gives the text of a journal line, `from_record` takes a parsed one.
 `file` is the position of a file in the manifest, `chunk` the index of a chunk.

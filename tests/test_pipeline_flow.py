@@ -202,3 +202,17 @@ def test_what_nobody_waits_for_is_recorded_before_long(place: Place) -> None:
 
     target.fault = call
     assert run(job, target) is None
+
+
+def test_workers_that_come_back_after_the_end_leave(place: Place) -> None:
+    """Also where small work has sent the others to rest: a halted run does not wait for one that nobody calls."""
+    target = MemoryTarget(keep=False)
+
+    def call(step: str, name: str, chunk: int | None) -> None:
+        if (step, chunk) == ("confirm", 1500):
+            raise Temporary("unplugged")
+
+    target.fault = call
+    job = place.job([place.source("big", bytes(2000 * CHUNK))], jobs=8, retries=1)
+    assert isinstance(run(job, target), Temporary)
+    assert not [thread for thread in threading.enumerate() if thread.name in ("work", "recorder")]

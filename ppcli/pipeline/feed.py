@@ -69,7 +69,8 @@ class Feed:
                 self._reserving -= 1
             else:
                 self._sending -= 1
-            self._crew.back()
+            if not self._over():  # else nobody calls this one out again
+                self._crew.back()
             while not self._over():
                 if (work := self._next()) is not None:
                     self._crew.call()

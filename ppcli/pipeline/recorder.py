@@ -2,7 +2,7 @@
 
 Workers post steps, which gather until somebody needs them: a worker that waits for what it posted, one that has nothing
 to do before they are durable, or the clock. Then the recorder takes all of them, appends them in one write and one
-fsync, folds them with `manifest.apply`, redeems the tickets of those who wait, and only then tells the listener. So
+fsync, folds them with `folding.apply`, redeems the tickets of those who wait, and only then tells the listener. So
 nothing that a user or a worker is told can be lost by a kill or a power cut. Steps of one thread become durable in the
 order they were posted.
 """

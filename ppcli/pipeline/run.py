@@ -1,11 +1,12 @@
-"""A run of one job: two bounded stages of worker threads, one digest reader, and one recorder.
+"""A run of one job: workers, one digest reader, and one recorder, a thread each.
 
-    reserve workers   open files, reserve slots     \\
-    upload workers    send, confirm, complete        > post steps -> recorder -> journal, manifest, listener
-    digest reader     whole-file SHA-256            /
+    workers, reserve stage   open files, reserve slots     \\
+    workers, upload stage    send, confirm, complete        > post steps -> recorder -> journal, manifest, listener
+    digest reader            whole-file SHA-256            /
 
-The main thread starts workers as the ramp asks for them, watches for a stop, and never touches the manifest until the
-recorder has ended. The first halting failure stops the run; failures that end one file leave the others alone.
+Any worker does the work of either stage; the feed bounds how many are in each. The main thread starts workers as the
+ramp asks for them, watches for a stop, and never touches the manifest until the recorder has ended. The first halting
+failure stops the run; failures that end one file leave the others alone.
 """
 
 from __future__ import annotations
