@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ppcli import disk, journal, manifest, steps, summary
+from ppcli import disk, folding, journal, manifest, steps, summary
 from ppcli.errors import Corrupt, local_error
 from ppcli.manifest import Manifest
 
@@ -66,7 +66,7 @@ def replay(plan: Manifest, reading: journal.Reading) -> bool:
             if seq != plan.seq + 1:
                 return False
             try:
-                manifest.apply(plan, seq, steps.from_record(record))
+                folding.apply(plan, seq, steps.from_record(record))
             except (ValueError, IndexError):
                 return False
     return True

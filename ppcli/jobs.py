@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ppcli import disk, jobfiles, journal, lock, manifest, steps, summary
+from ppcli import disk, folding, jobfiles, journal, lock, manifest, steps, summary
 from ppcli.errors import NotFound, Usage, local_error, local_io
 from ppcli.jobfiles import JOURNAL, LOCK, MANIFEST, SPOOL, SUMMARY
 from ppcli.journal import Journal
@@ -67,7 +67,7 @@ class Job:
                 state = fact.state
         self.journal.append([journal.encode(steps.to_body(seq + n, fact)) for n, fact in enumerate(facts, 1)])
         for n, fact in enumerate(facts, 1):
-            manifest.apply(self.manifest, seq + n, fact)
+            folding.apply(self.manifest, seq + n, fact)
 
     def fold(self) -> None:
         """Write the manifest as it stands and empty the journal."""
@@ -123,6 +123,7 @@ class JobStore:
 
     def __init__(self, data_dir: Path) -> None:
         self.directory = data_dir / "jobs"
+        self._summaries: dict[str, tuple[tuple[int, int, int], Summary]] = {}
 
     @contextmanager
     def deciding(self) -> Iterator[None]:
@@ -179,7 +180,7 @@ class JobStore:
         directory = self.directory / job
         try:
             if (directory / JOURNAL).stat().st_size == 0:
-                seen = summary.from_json((directory / SUMMARY).read_bytes())
+                seen = self._written(job)
                 if seen.state.finished or jobfiles.looks_whole(directory):  # nobody needs a finished job's manifest
                     return seen
         except (OSError, ValueError):
@@ -224,7 +225,7 @@ class JobStore:
     def outline(self, job: str) -> Summary | None:
         """The last summary of a job whose manifest cannot be read: enough to plan it anew; None without one."""
         try:
-            return summary.from_json((self.directory / job / SUMMARY).read_bytes())
+            return self._written(job)
         except (OSError, ValueError):
             return None
 
@@ -257,7 +258,7 @@ class JobStore:
         before = manifest.timestamp((datetime.now(UTC) - timedelta(days=keep_days)).timestamp())
         for job in self.ids():
             try:
-                seen = summary.from_json((self.directory / job / SUMMARY).read_bytes())
+                seen = self._written(job)
             except (OSError, ValueError):
                 continue
             if seen.state.finished and seen.updated < before and self.holder(job) is None:
@@ -265,6 +266,19 @@ class JobStore:
         for draft in self.directory.glob(f"{_DRAFT}*"):
             if lock.holder(draft / LOCK) is None and ((draft / LOCK).exists() or _forgotten(draft)):
                 shutil.rmtree(draft, ignore_errors=True)
+
+    def _written(self, job: str) -> Summary:
+        """What `summary.json` says. A command goes through all jobs several times; the file is always replaced as a
+        whole, so one that is the same is not read again. Raises `OSError` and `ValueError`."""
+        path = self.directory / job / SUMMARY
+        info = path.stat()
+        version = info.st_ino, info.st_mtime_ns, info.st_size
+        known = self._summaries.get(job)
+        if known and known[0] == version:
+            return known[1]
+        seen = summary.from_json(path.read_bytes())
+        self._summaries[job] = version, seen
+        return seen
 
     def _remove(self, job: str) -> None:
         hidden = self.directory / f"{_DRAFT}{job}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,6 @@ from ppcli import disk
 from ppcli.errors import Local, local_error, local_io
 
 _MARK = b',"crc":"'
-_parse = json.JSONDecoder().raw_decode
-"""Half the time of `json.loads` for a line; gives the value and where its text ends."""
 
 
 @dataclass(slots=True)
@@ -55,29 +53,41 @@ def read(path: Path) -> Reading:
 
 def parse(data: bytes) -> Reading:
     """The sound prefix of a journal's bytes: lines that check out and whose seq rises by one."""
-    reading = Reading()
     lines = data.split(b"\n")
-    for line in lines[:-1]:
-        record = _decode(line)
-        if record is None or (reading.records and record["seq"] != reading.records[-1]["seq"] + 1):
-            reading.damaged = True
-            return reading
-        reading.records.append(record)
-        reading.sound += len(line) + 1
-    reading.torn = bool(lines[-1])
-    return reading
+    torn = bool(lines.pop())
+    bodies: list[bytes] = []
+    for line in lines:
+        body, mark, rest = line.rpartition(_MARK)
+        if not mark or rest != b'%08x"}' % zlib.crc32(body):
+            break
+        bodies.append(body)
+    records = _records(bodies)
+    sound = len(records) == len(lines)
+    size = len(data) if sound and not torn else sum(len(line) + 1 for line in lines[: len(records)])
+    return Reading(records, size, torn=sound and torn, damaged=not sound)
 
 
-def _decode(line: bytes) -> dict[str, Any] | None:
-    body, mark, rest = line.rpartition(_MARK)
-    if not mark or len(rest) != 10 or rest[8:] != b'"}' or rest[:8] != b"%08x" % zlib.crc32(body):
-        return None
+def _records(bodies: Sequence[bytes]) -> list[dict[str, Any]]:
+    """What these lines say, up to the first that is no record or whose seq does not follow."""
     try:
-        record, end = _parse(body.decode() + "}")
+        found = json.loads(b"[" + b"},".join(bodies) + b"}]") if bodies else []  # half the time of line by line
     except ValueError:
-        return None
-    sound = end == len(body) + 1 and isinstance(record, dict) and type(record.get("seq")) is int
-    return record if sound else None
+        found = []
+    if len(found) != len(bodies):
+        found = list(_one_by_one(bodies))
+    for number, record in enumerate(found):
+        sound = type(record) is dict and type(record.get("seq")) is int
+        if not sound or (number and record["seq"] != found[number - 1]["seq"] + 1):
+            return found[:number]
+    return found
+
+
+def _one_by_one(bodies: Sequence[bytes]) -> Iterator[Any]:
+    for body in bodies:
+        try:
+            yield json.loads(body + b"}")
+        except ValueError:
+            return
 
 
 class Journal:

@@ -1,7 +1,4 @@
-"""A job's plan and the state of every chunk: plain data, and `apply`, the one function that changes it.
-
-The live state of a running job and the state replayed from a journal come from the same `apply`. Pure: no I/O.
-"""
+"""A job's plan and the state of every chunk, which `folding.apply` alone changes, and their JSON. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -11,10 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from ppcli import records, steps
+from ppcli import records
 from ppcli.model import Action, Chunk, ChunkState, Evidence, Fingerprint, JobState, Session, Slot, weakest
-from ppcli.planner import plan_chunks, replan_chunks
-from ppcli.steps import Failure, Step
+from ppcli.steps import Failure
 
 FORMAT = "ppcli-manifest/1"
 BEGINNING = b'{"format":"%s"' % FORMAT.encode()
@@ -69,7 +65,7 @@ class JobOptions:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over all files of a job, kept by `apply`."""
+    """Sums over all files of a job, kept by `folding.apply`."""
 
     chunks: dict[ChunkState, int] = field(default_factory=lambda: dict.fromkeys(ChunkState, 0))
     chunks_total: int = 0
@@ -121,101 +117,6 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def apply(manifest: Manifest, seq: int, step: Step) -> None:
-    """Fold one step in. Raises `ValueError` or `IndexError` for a step that does not fit the plan."""
-    match step:
-        case steps.JobChanged():
-            if step.state is not manifest.state and not manifest.state.may_become(step.state):
-                raise ValueError(f"{manifest.state} does not become {step.state}")
-            manifest.state, manifest.failure = step.state, step.failure
-        case steps.Reserved() | steps.Hashed() | steps.Uploaded() | steps.Confirmed() | steps.Reset():
-            _apply_to_chunks(manifest, manifest.files[step.file], step)
-        case _:
-            _apply_to_file(manifest, manifest.files[step.file], step)
-    manifest.seq = seq
-
-
-def _apply_to_chunks(
-    manifest: Manifest,
-    file: FileEntry,
-    step: steps.Reserved | steps.Hashed | steps.Uploaded | steps.Confirmed | steps.Reset,
-) -> None:
-    match step:
-        case steps.Confirmed():
-            chunk = file.chunks[step.chunk]
-            chunk.slot, chunk.xxh3, chunk.etag, chunk.evidence = step.slot, step.xxh3, step.etag, step.evidence
-            _move(manifest, chunk, ChunkState.CONFIRMED)
-        case steps.Uploaded():
-            chunk = file.chunks[step.chunk]
-            chunk.xxh3, chunk.etag = step.xxh3, step.etag
-            _move(manifest, chunk, ChunkState.UPLOADED)
-        case steps.Hashed():
-            file.chunks[step.chunk].xxh3 = step.xxh3
-        case steps.Reserved():
-            for index, slot in zip(step.chunks, step.slots, strict=True):
-                file.chunks[index].slot = slot
-                _move(manifest, file.chunks[index], ChunkState.RESERVED)
-        case steps.Reset():
-            indexes = range(len(file.chunks)) if step.chunks is None else step.chunks
-            for chunk in [file.chunks[index] for index in indexes]:
-                chunk.xxh3 = chunk.etag = chunk.evidence = chunk.slot = None
-                _move(manifest, chunk, ChunkState.PLANNED)
-            if step.session_lost:
-                file.session = None
-            file.completing = False
-
-
-def _move(manifest: Manifest, chunk: Chunk, state: ChunkState) -> None:
-    totals = manifest.totals
-    totals.chunks[chunk.state] -= 1
-    totals.chunks[state] += 1
-    if state is ChunkState.CONFIRMED and chunk.state is not ChunkState.CONFIRMED:
-        totals.bytes_confirmed += chunk.size
-    elif chunk.state is ChunkState.CONFIRMED and state is not ChunkState.CONFIRMED:
-        totals.bytes_confirmed -= chunk.size
-    chunk.state = state
-
-
-def _apply_to_file(manifest: Manifest, file: FileEntry, step: Step) -> None:
-    match step:
-        case steps.Opening():
-            file.state, file.failure = JobState.UPLOADING, None
-        case steps.Opened():
-            file.session, file.state, file.failure = step.session, JobState.UPLOADING, None
-        case steps.Replanned():
-            _replan(manifest, file, step)
-        case steps.Compared():
-            file.recheck = False
-        case steps.Digested():
-            file.digest = step.digest
-        case steps.Completing():
-            file.completing, file.digest = True, step.digest
-        case steps.Completed():
-            file.state, file.completing, file.failure = JobState.COMPLETED, False, None
-            file.location, file.digest, file.action = step.location, step.digest, step.action
-            if step.action is Action.UNCHANGED:  # it was there, with this digest, before any chunk was sent
-                for chunk in file.chunks:
-                    chunk.evidence = Evidence.CONTENT
-                    _move(manifest, chunk, ChunkState.CONFIRMED)
-        case steps.Failed():
-            file.state, file.failure = JobState.FAILED, step.failure
-        case steps.FileCancelled():
-            _apply_to_chunks(manifest, file, steps.Reset(step.file, None, "cancelled", session_lost=True))
-            file.state = JobState.CANCELLED
-
-
-def _replan(manifest: Manifest, file: FileEntry, step: steps.Replanned) -> None:
-    manifest.totals.add(file, -1)
-    if step.chunk_size == file.chunk_size:
-        file.chunks = replan_chunks(file.chunks, step.fingerprint.size, file.chunk_size)
-    else:
-        file.chunks = plan_chunks(step.fingerprint.size, step.chunk_size)
-        file.chunk_size = step.chunk_size
-    manifest.totals.add(file)
-    file.path, file.fingerprint, file.digest = step.path, step.fingerprint, None
-    file.completing, file.recheck = False, True
-
-
 def evidence(manifest: Manifest) -> Evidence | None:
     """The weakest evidence among the confirmed chunks; None while there are none."""
     confirmed = (chunk for file in manifest.files for chunk in file.chunks if chunk.state is ChunkState.CONFIRMED)
@@ -243,15 +144,13 @@ def to_json(manifest: Manifest) -> Iterator[bytes]:
 
 def _file_to_json(file: FileEntry) -> str:
     name, path, chunks = records.text(file.name), records.text(file.path), records.text(file.chunks)
-    mark = _write_mark(file.fingerprint) if file.fingerprint else _NO_FINGERPRINT
-    return f'{{"name":{name},"source":{{"path":{path},{mark}}},{_write_rest(file)},"chunks":{chunks}}}'
+    mark = records.writer(Fingerprint)(file.fingerprint) if file.fingerprint else _NO_FINGERPRINT
+    rest = records.writer(FileEntry, _REST)(file)
+    return f'{{"name":{name},"source":{{"path":{path},{mark}}},{rest},"chunks":{chunks}}}'
 
 
 _NO_FINGERPRINT = records.text(dict.fromkeys(records.names(Fingerprint)))[1:-1]
-_write_mark = records.writer(records.names(Fingerprint))
-_write_rest = records.writer(
-    [word for word in records.names(FileEntry) if word not in ("name", "path", "fingerprint", "chunks")]
-)
+_REST = tuple(word for word in records.names(FileEntry) if word not in ("name", "path", "fingerprint", "chunks"))
 
 
 def from_json(data: bytes) -> Manifest:

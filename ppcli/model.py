@@ -101,7 +101,7 @@ class Fingerprint:
 class Chunk:
     """A byte range of a file and how far it got. `xxh3` is the XXH3-128 (hex) of the bytes that were sent.
 
-    Changed only by `manifest.apply`.
+    Changed only by `folding.apply`.
     """
 
     index: int

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
-from functools import cache, partial
-from operator import attrgetter
+from functools import cache
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -32,28 +31,54 @@ def names(cls: Any) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cls))
 
 
-def writer(words: Sequence[str]) -> Callable[[Any], str]:
-    """Writes these attributes of an object as the members of a JSON object, without its braces."""
-    template = ",".join(f'"{word}":%s' for word in words)
-    many = attrgetter(*words)
-    get = many if len(words) > 1 else lambda value: (many(value),)
-    return lambda value: template % tuple([_WRITERS[type(one)](one) for one in get(value)])
+@cache
+def writer(cls: Any, words: tuple[str, ...] | None = None) -> Callable[[Any], str]:
+    """Writes these fields (None: all) of a dataclass as the members of a JSON object, without its braces. Compiled for
+    the class, as `dataclasses` does with constructors: this is where a journal's time goes."""
+    hints = get_type_hints(cls)
+    chosen = words or names(cls)
+    template = ",".join(f'"{word}":%s' for word in chosen)
+    values = "".join(_expression(hints[word]).format(f"value.{word}") + "," for word in chosen)
+    return cast(Callable[[Any], str], eval(f"lambda value: {template!r} % ({values})", _SCOPE))
+
+
+def _expression(hint: Any) -> str:
+    """What gives the JSON text of a value with this annotation."""
+    if isinstance(hint, type) and issubclass(hint, str):
+        return "quote({0})"
+    return _EXPRESSIONS.get(hint, "writers[type({0})]({0})")
+
+
+_EXPRESSIONS: Mapping[Any, str] = {
+    int: "{0}",
+    int | None: '("null" if {0} is None else {0})',
+    str | None: '("null" if {0} is None else quote({0}))',
+    bool: '("true" if {0} else "false")',
+}
+
+
+@cache
+def builder(cls: type[T]) -> Callable[[Any], T]:
+    """Makes the dataclass `cls` from a JSON object; raises `ValueError`. Compiled as `writer` is."""
+    scope: dict[str, Any] = {"cls": cls, "absent": object()}
+    lines = ["def build(record):", "  if type(record) is not dict: raise ValueError(f'{cls.__name__}: not an object')"]
+    arguments = []
+    for name, kinds, check, default in _checks(cast(Any, cls)):
+        scope |= {f"kinds_{name}": kinds, f"check_{name}": check, f"default_{name}": default}
+        lines += [
+            f"  {name} = record.get({name!r}, absent)",
+            f"  if {name} is absent: {name} = default_{name}()",
+            f"  elif type({name}) not in kinds_{name}: {name} = check_{name}({name})",
+        ]
+        arguments.append(f"{name}={name}")
+    lines.append(f"  return cls({', '.join(arguments)})")
+    exec("\n".join(lines), scope)
+    return cast(Callable[[Any], T], scope["build"])
 
 
 def build(cls: type[T], record: Any) -> T:
     """The dataclass `cls` from a JSON object. Raises `ValueError`."""
-    if type(record) is not dict:
-        raise ValueError(f"{cls.__name__}: not an object")
-    values = {}
-    for name, kinds, check, optional in _checks(cast(Any, cls)):
-        try:
-            value = record[name]
-        except KeyError:
-            if not optional:
-                raise ValueError(f"{cls.__name__}: {name} is missing") from None
-            continue
-        values[name] = value if type(value) in kinds else check(value)
-    return cls(**values)
+    return cast(T, builder(cast(Any, cls))(record))
 
 
 class _Writers(dict[type, Callable[[Any], str]]):
@@ -66,7 +91,7 @@ class _Writers(dict[type, Callable[[Any], str]]):
 
 def _writer_for(cls: type) -> Callable[[Any], str]:
     if is_dataclass(cls):
-        inner = writer(names(cls))
+        inner = writer(cls)
         return lambda value: f"{{{inner(value)}}}"
     if issubclass(cls, str):
         return json.encoder.encode_basestring_ascii
@@ -82,15 +107,28 @@ _WRITERS = _Writers(
 )
 
 
-@cache
-def _checks(cls: Any) -> tuple[tuple[str, frozenset[type], Callable[[Any], Any], bool], ...]:
-    """For each field: its name, the types that are taken as they are, the check for all others, is it optional."""
+_SCOPE = {"quote": json.encoder.encode_basestring_ascii, "writers": _WRITERS}
+
+
+def _checks(cls: Any) -> Iterator[tuple[str, frozenset[type], Callable[[Any], Any], Callable[[], Any]]]:
+    """For each field: its name, the types that are taken as they are, the check for all others, what gives its
+    default."""
     hints = get_type_hints(cls)
-    return tuple((f.name, _kinds(hints[f.name]), _check(hints[f.name]), _has_default(f)) for f in fields(cls) if f.init)
+    for f in fields(cls):
+        if f.init:
+            yield f.name, _kinds(hints[f.name]), _check(hints[f.name]), _default(cls, f)
 
 
-def _has_default(field: Field[Any]) -> bool:
-    return field.default is not MISSING or field.default_factory is not MISSING
+def _default(cls: Any, field: Field[Any]) -> Callable[[], Any]:
+    if field.default_factory is not MISSING:
+        return field.default_factory
+    if field.default is not MISSING:
+        return lambda: field.default
+
+    def missing() -> Any:
+        raise ValueError(f"{cls.__name__}: {field.name} is missing")
+
+    return missing
 
 
 def _kinds(hint: Any) -> frozenset[type]:
@@ -114,7 +152,7 @@ def _check(hint: Any) -> Callable[[Any], Any]:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return _member({one.value: one for one in hint})
     if isinstance(hint, type) and is_dataclass(hint):
-        return partial(build, hint)
+        return builder(hint)
     return _refuse
 
 

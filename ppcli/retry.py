@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -68,7 +69,7 @@ class Gate:
             self._opens = max(self._opens, time.monotonic() + seconds)
 
     def wait(self, halt: Halt) -> None:
-        while (left := self._opens - time.monotonic()) > 0:
+        while self._opens and (left := self._opens - time.monotonic()) > 0:
             halt.sleep(left)
 
 
@@ -92,8 +93,14 @@ class Retrier:
         while True:
             self._gate.wait(self._halt)
             try:
-                return self._attempts_at(step, name, chunk, attempt)
+                return attempt()
+            except Damaged:
+                raise
             except Further:
+                self._halt.sleep(0)
+            except Transient as first:  # the usual call pays nothing for the machinery behind this
+                with contextlib.suppress(Further):
+                    return self._again(step, name, chunk, attempt, first)
                 self._halt.sleep(0)
 
     def pause(self, step: Step, name: str, chunk: int | None, number: int, failure: Transient) -> None:
@@ -104,14 +111,6 @@ class Retrier:
 
     def exhausted(self, number: int) -> bool:
         return number >= self._attempts
-
-    def _attempts_at(self, step: Step, name: str, chunk: int | None, attempt: Callable[[], T]) -> T:
-        try:
-            return attempt()
-        except (Damaged, Further):
-            raise
-        except Transient as first:  # the usual call pays nothing for the machinery below
-            return self._again(step, name, chunk, attempt, first)
 
     def _again(self, step: Step, name: str, chunk: int | None, attempt: Callable[[], T], first: Transient) -> T:
         pending: list[Transient] = [first]

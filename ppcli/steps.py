@@ -1,4 +1,4 @@
-"""The steps of a job: the facts that its journal records, one line each, and `manifest.apply` folds.
+"""The steps of a job: the facts that its journal records, one line each, and `folding.apply` folds.
 
 `to_body` gives the text of a journal line, `from_record` takes a parsed one.
 `file` is the position of a file in the manifest, `chunk` the index of a chunk.
@@ -182,13 +182,13 @@ _KINDS: Mapping[str, type[Any]] = {
     "file_cancelled": FileCancelled,
     "job_changed": JobChanged,
 }
-_WRITERS = {cls: (word, records.writer(records.names(cls))) for word, cls in _KINDS.items()}
+_WORDS = {cls: word for word, cls in _KINDS.items()}
 
 
 def to_body(seq: int, step: Step) -> str:
     """The JSON text of a step, without its closing brace (see `journal.encode`)."""
-    word, write = _WRITERS[type(step)]
-    return f'{{"seq":{seq},"step":"{word}",{write(step)}'
+    kind: Any = type(step)
+    return f'{{"seq":{seq},"step":"{_WORDS[kind]}",{records.writer(kind)(step)}'
 
 
 def without_repeated(batch: Sequence[Step]) -> list[Step]:

@@ -26,6 +26,7 @@ LAYERS = [
     ["source", "retry", "names", "lock"],
     ["pieces", "checksums"],
     ["summary", "journal"],
+    ["folding"],
     ["manifest"],
     ["steps", "planner", "halt", "disk", "units", "origin"],
     ["target", "events", "requests", "records"],
@@ -33,7 +34,20 @@ LAYERS = [
     [""],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-PURE = ["target", "planner", "manifest", "steps", "summary", "model", "events", "errors", "records", "names", "units"]
+PURE = [
+    "target",
+    "planner",
+    "manifest",
+    "folding",
+    "steps",
+    "summary",
+    "model",
+    "events",
+    "errors",
+    "records",
+    "names",
+    "units",
+]
 PURE += ["origin"]
 TOUCHES_THE_WORLD = {"os", "socket", "subprocess", "threading", "time", "sqlite3", "httpx", "ppcli.disk", "tempfile"}
 

@@ -303,6 +303,17 @@ def test_damage_in_the_middle_keeps_the_prefix_and_sets_the_file_aside(place: Pl
     assert place.store.open(job.id).notices == []
 
 
+@pytest.mark.parametrize(
+    "body", ['{"seq":2,"step":"compared","file":', '{"seq":9,"step":"compared"', '{"seq":"2"', "[2"]
+)
+def test_a_line_whose_checksum_fits_and_whose_text_does_not_ends_the_sound_prefix(body: str) -> None:
+    """Lines are parsed together; one that is wrong does not take those before it along."""
+    good = [journal.encode(f'{{"seq":{seq},"step":"compared","file":0') for seq in (1, 2)]
+    reading = journal.parse(good[0] + journal.encode(body) + good[1])
+    assert [record["seq"] for record in reading.records] == [1]
+    assert (reading.sound, reading.torn, reading.damaged) == (len(good[0]), False, True)
+
+
 def test_a_stale_journal_after_a_fold_is_old_news(place: Place) -> None:
     """Killed between writing the manifest and emptying the journal."""
     job, path = small_job(place)

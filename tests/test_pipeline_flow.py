@@ -149,7 +149,7 @@ def test_a_completion_is_asked_for_only_once_its_intent_is_durable(
 
 
 def test_a_ticket_is_redeemed_whoever_comes_first() -> None:
-    tickets = [Ticket(steps.Compared(number), None) for number in range(5000)]
+    tickets = [Ticket() for _ in range(5000)]
     redeemer = threading.Thread(target=lambda: [ticket.redeem() for ticket in tickets])
     redeemer.start()
     for ticket in tickets:
@@ -157,12 +157,9 @@ def test_a_ticket_is_redeemed_whoever_comes_first() -> None:
     redeemer.join()
 
 
-def test_a_ticket_that_is_lost_stops_its_waiter_and_a_redeemed_one_stays_redeemed() -> None:
-    lost, kept = Ticket(steps.Compared(0), None), Ticket(steps.Compared(0), None)
-    kept.redeem()
-    for ticket in (lost, kept):
-        ticket.lose()
-    kept.wait()
+def test_a_ticket_that_is_lost_stops_its_waiter() -> None:
+    lost = Ticket()
+    lost.lose()
     with pytest.raises(Stopped):
         lost.wait()
 
@@ -178,10 +175,58 @@ def test_a_step_that_a_later_one_of_its_batch_says_again_is_left_out() -> None:
 
 
 def test_files_that_a_crowded_target_turns_away_wait_for_the_last_one() -> None:
-    feed = Feed([0, 1, 2], jobs=2, reserve_jobs=1, chunks=lambda index: 1)
-    assert [feed.take_reserve() for _ in range(3)] == [OpenFiles((index,)) for index in range(3)]
+    feed = Feed([0, 1, 2], jobs=2, chunks=lambda index: 1, hurry=lambda: None)
+    feed.allow(1, 3)
+    taken = [feed.take(None) for _ in range(3)]
+    assert taken == [OpenFiles((index,)) for index in range(3)]
     assert [feed.crowded(index) for index in (0, 1, 2)] == [True, True, False], "one keeps asking"
     feed.ended(2, again=False)
-    assert feed.take_reserve() == OpenFiles((1,))
+    assert feed.take(taken[2]) == OpenFiles((1,))
     feed.ended(1, again=False)
-    assert feed.take_reserve() == OpenFiles((0,))
+    assert feed.take(taken[1]) == OpenFiles((0,))
+
+
+def test_a_call_that_gets_stuck_after_many_quick_ones_brings_the_others_out(place: Place) -> None:
+    """Quick ones may be done by a single worker."""
+    target = MemoryTarget(keep=False)
+    stuck = threading.Event()
+
+    def call(step: str, name: str, chunk: int | None) -> None:
+        if (step, chunk) == ("upload", 2000):
+            assert stuck.wait(20), "nobody else went on"
+        elif (step, chunk) == ("upload", 2500):
+            stuck.set()
+
+    target.fault = call
+    job = place.job([place.source("big", bytes(3000 * CHUNK))], jobs=12)
+    assert run(job, target) is None
+
+
+def test_what_nobody_waits_for_is_recorded_before_long(place: Place) -> None:
+    """A confirmation does not wait for the next chunk, however long that takes."""
+    target = MemoryTarget()
+    job = place.job([place.source("big", bytes(2 * CHUNK))], jobs=1)
+
+    def call(step: str, name: str, chunk: int | None) -> None:
+        if (step, chunk) == ("upload", 1):
+            deadline = time.monotonic() + 20
+            while place.store.peek(job.id).files[0].chunks[0].state is not ChunkState.CONFIRMED:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+    target.fault = call
+    assert run(job, target) is None
+
+
+def test_workers_that_come_back_after_the_end_leave(place: Place) -> None:
+    """Also where small work has sent the others to rest: a halted run does not wait for one that nobody calls."""
+    target = MemoryTarget(keep=False)
+
+    def call(step: str, name: str, chunk: int | None) -> None:
+        if (step, chunk) == ("confirm", 1500):
+            raise Temporary("unplugged")
+
+    target.fault = call
+    job = place.job([place.source("big", bytes(2000 * CHUNK))], jobs=8, retries=1)
+    assert isinstance(run(job, target), Temporary)
+    assert not [thread for thread in threading.enumerate() if thread.name in ("work", "recorder")]

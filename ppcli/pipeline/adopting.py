@@ -17,7 +17,7 @@ def adopt(context: Context, run: FileRun, parts: Sequence[Part]) -> Sequence[Par
     there = _replaced(run)
     if not there and not run.offers:
         return parts
-    rest, tickets, kept = [], [], 0
+    rest, copied, kept = [], 0, 0
     for part in parts:
         receipt = _adopted(context, run, part, run.offers.get(part.index))
         found = receipt is not None
@@ -29,16 +29,17 @@ def adopt(context: Context, run: FileRun, parts: Sequence[Part]) -> Sequence[Par
         run.receipts[part.index] = receipt
         evidence = receipt.evidence or Evidence.ETAG
         step = steps.Confirmed(run.index, part.index, receipt.slot, receipt.checksum, receipt.etag, evidence)
-        tickets.append(context.recorder.post(step))
+        context.recorder.post(step)
         if found:
             kept += 1
             run.resumed = True
             context.skip(run, part.size)
         else:
+            copied += 1
             context.meter.copied(part.size)
-    for ticket in tickets:
-        ticket.wait()
-    context.feed.adopted(run, len(tickets) - kept, kept)
+    if copied or kept:
+        context.recorder.flush()
+    context.feed.adopted(run, copied, kept)
     return rest
 
 

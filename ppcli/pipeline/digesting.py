@@ -24,7 +24,7 @@ def know(context: Context, index: int, entry: FileEntry, source: Source) -> None
     digest = hashes.known(source.path, source.fingerprint)
     if digest is None:
         digest = hashes.of(source, entry.chunk_size, _reading(context, source.fingerprint.size))
-    context.recorder.post(steps.Digested(index, digest)).wait()
+    context.recorder.record(steps.Digested(index, digest))
 
 
 def there_already(context: Context, index: int, entry: FileEntry, plan: FilePlan) -> bool:

@@ -1,7 +1,8 @@
 """What to do next: hands out the work of a run, and knows when there is none left. No I/O, no calls.
 
 Two bounded stages. The reserve stage opens files and reserves slots, and stays at most `ahead` chunks before the upload
-stage, which sends and confirms chunks and completes files. Beside them, one reader computes whole-file digests.
+stage, which sends and confirms chunks and completes files. Any worker does the work of either. Beside them, one reader
+computes whole-file digests.
 """
 
 from __future__ import annotations
@@ -11,8 +12,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from ppcli.model import Part
-from ppcli.pipeline.idle import Idle
-from ppcli.pipeline.work import Complete, FileRun, Finish, OpenFiles, ReserveParts, ReserveWork, SendWork, Settled, Unit
+from ppcli.pipeline.crew import Crew
+from ppcli.pipeline.work import (
+    Complete,
+    FileRun,
+    Finish,
+    OpenFiles,
+    ReserveParts,
+    SendWork,
+    Settled,
+    Unit,
+    Work,
+)
 
 _OPEN_AT_ONCE = 64
 _FILES_A_BATCH = 16
@@ -20,20 +31,23 @@ _PARTS_A_BATCH = 64
 
 
 class Feed:
-    """Shared by all workers of a run. The `take_*` calls block; they give None once nothing is left or after `stop`.
+    """Shared by all workers of a run. The `take` calls block; they give None once nothing is left or after `stop`.
     What was taken of a file is given back with `release`.
 
     There are as many places as `jobs`: a chunk has one from when it is taken until its confirmation is durable, so no
     more than `jobs` chunks are ever in flight, however many of them a quick worker has sent meanwhile."""
 
-    def __init__(self, files: Iterable[int], jobs: int, reserve_jobs: int, chunks: Callable[[int], int]) -> None:
-        """`chunks` tells how many a file is planned to have."""
+    def __init__(
+        self, files: Iterable[int], jobs: int, chunks: Callable[[int], int], hurry: Callable[[], None]
+    ) -> None:
+        """`chunks` tells how many a file is planned to have; `hurry` is that of `Crew`."""
         self._pending = deque(files)
         self._chunks = chunks
         self._opening: dict[int, int] = {}
         self._wanting = 0
         self._places = jobs
-        self._reserve_jobs = reserve_jobs
+        self._senders = self._reservers = 1
+        self._sending = self._reserving = 0
         self._ahead = max(4, 2 * jobs)
         self._open = 0
         self._most_open = _OPEN_AT_ONCE
@@ -44,36 +58,26 @@ class Feed:
         self._unhashed: deque[FileRun] = deque()
         self._stopped = False
         self._lock = threading.Lock()
-        self._reservers = Idle(self._lock, self._may_reserve)
-        self._senders = Idle(self._lock, self._may_send)
-        self._hashers = Idle(self._lock, lambda: bool(self._unhashed))
+        self._crew = Crew(self._lock, self._may_take, hurry)
+        self._hashers = threading.Condition(self._lock)
 
-    def take_reserve(self) -> ReserveWork | None:
-        """Work for the reserve stage: slots for an open file first, then files to open."""
+    def take(self, last: Work | None) -> Work | None:
+        """The next piece of work for a worker; `last` is what it had before, None for a new one. What is near its end
+        comes first: files to complete, then chunks to send, slots to reserve, files to open."""
         with self._lock:
+            if last is None:
+                self._crew.join()
+            elif isinstance(last, OpenFiles | ReserveParts):
+                self._reserving -= 1
+            else:
+                self._sending -= 1
+            if not self._over():  # else nobody calls this one out again
+                self._crew.back()
             while not self._over():
-                if self._may_reserve():
-                    work = self._some_parts() if self._unreserved else self._some_files()
-                    self._reservers.wake()
+                if (work := self._next()) is not None:
+                    self._crew.call()
                     return work
-                self._reservers.wait()
-            return None
-
-    def take_send(self) -> SendWork | None:
-        """Work for the upload stage."""
-        with self._lock:
-            while not self._over():
-                while self._may_send():
-                    work = self._ready.popleft()
-                    self._reservers.wake()
-                    if not work.run.dead:
-                        work.run.users += 1
-                        if work.run.limits.sends is None and isinstance(work, Unit):
-                            self._want(work.run, -1)
-                        self._places -= isinstance(work, Unit)
-                        self._senders.wake()
-                        return work
-                self._senders.wait()
+                self._crew.rest()
             return None
 
     def take_hash(self) -> FileRun | None:
@@ -88,6 +92,13 @@ class Feed:
                 self._hashers.wait()
             return None
 
+    def allow(self, senders: int, reservers: int) -> None:
+        """From now on so many workers may be in each stage. To be called again and again: a piece of work that takes
+        longer than the time between two calls brings out another worker."""
+        with self._lock:
+            self._senders, self._reservers = senders, reservers
+            self._crew.watch()
+
     def opened(self, run: FileRun, parts: Sequence[Part], units: Sequence[Unit], *, hashed: bool) -> None:
         """A file is open: `parts` want slots, `units` have one, its digest is wanted unless `hashed`."""
         with self._lock:
@@ -98,10 +109,9 @@ class Feed:
             run.parts.extend(parts)
             if parts:
                 self._unreserved.append(run)
-                self._reservers.wake()
             if not hashed:
                 self._unhashed.append(run)
-                self._hashers.wake()
+                self._hashers.notify()
             self._enqueue(run, units)
             if run.left == 0:
                 self._finish(run)
@@ -118,7 +128,7 @@ class Feed:
                     self._ready.appendleft(one)
                 else:
                     self._places += 1
-            self._senders.wake()
+            self._crew.call()
 
     def hashed(self, run: FileRun) -> None:
         """The digest that was wanted is there."""
@@ -177,7 +187,7 @@ class Feed:
             if self._over():
                 self._wake_all()
             else:
-                self._reservers.wake()
+                self._crew.call()
 
     def crowded(self, index: int) -> bool:
         """The target takes no more open files than there are: this one waits, as all that follow, until another has
@@ -212,15 +222,34 @@ class Feed:
         return self._stopped or not (self._pending or self._open)
 
     def _wake_all(self) -> None:
-        for waiting in (self._reservers, self._senders, self._hashers):
-            waiting.wake_all()
+        self._crew.call_all()
+        self._hashers.notify_all()
+
+    def _next(self) -> Work | None:
+        while self._may_send():
+            work = self._ready.popleft()
+            if not work.run.dead:
+                work.run.users += 1
+                if isinstance(work, Unit):
+                    self._places -= 1
+                    if work.run.limits.sends is None:
+                        self._want(work.run, -1)
+                self._sending += 1
+                return work
+        if self._may_reserve():
+            self._reserving += 1
+            return self._some_parts() if self._unreserved else self._some_files()
+        return None
+
+    def _may_take(self) -> bool:
+        return self._may_send() or self._may_reserve()
 
     def _may_reserve(self) -> bool:
         """Is there work for the reserve stage? Another file is opened only when those that are open will not keep the
         senders busy: a session that was opened early and waits may end before its turn comes."""
         while self._unreserved and self._unreserved[0].dead:
             self._unreserved.popleft()
-        if len(self._ready) >= self._ahead:
+        if len(self._ready) >= self._ahead or self._reserving >= self._reservers:
             return False
         if self._unreserved:
             return True
@@ -229,12 +258,14 @@ class Feed:
 
     def _may_send(self) -> bool:
         """Is there work for the upload stage? What is no chunk comes first in the queue, and needs no place."""
-        return bool(self._ready) and (self._places > 0 or not isinstance(self._ready[0], Unit))
+        if not self._ready or self._sending >= self._senders:
+            return False
+        return self._places > 0 or not isinstance(self._ready[0], Unit)
 
     def _files_a_batch(self) -> int:
-        """Several, as long as that leaves every worker some."""
-        most = min(_FILES_A_BATCH, self._most_open - self._open)
-        return max(1, min(most, len(self._pending) // (2 * self._reserve_jobs)))
+        """Several, as long as that leaves every worker some; the fewer the longer they take."""
+        most = min(self._crew.batch(_FILES_A_BATCH), self._most_open - self._open)
+        return max(1, min(most, len(self._pending) // (2 * self._reservers)))
 
     def _some_files(self) -> OpenFiles:
         files: list[int] = []
@@ -275,7 +306,7 @@ class Feed:
             while run.backlog and run.active < run.limits.sends:
                 run.active += 1
                 self._ready.append(run.backlog.popleft())
-        self._senders.wake()
+        self._crew.call()
 
     def _advance(self, run: FileRun, steps: int) -> None:
         """After the last thing that was `left`, the file is finished."""
@@ -285,4 +316,4 @@ class Feed:
 
     def _finish(self, run: FileRun) -> None:
         self._ready.appendleft(Finish(run))
-        self._senders.wake()
+        self._crew.call()

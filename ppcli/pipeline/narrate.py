@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ppcli import steps
@@ -14,8 +15,9 @@ from ppcli.steps import Step
 def events(plan: Manifest, batch: Sequence[Step]) -> Iterator[Event]:
     """The events for a batch that was folded into `plan`. Counts of confirmed chunks rise one by one up to now."""
     totals = plan.totals
-    confirmed = totals.chunks[ChunkState.CONFIRMED] - sum(type(step) is steps.Confirmed for step in batch)
-    if not {steps.Reserved, steps.Confirmed}.isdisjoint(map(type, batch)):
+    kinds = Counter(map(type, batch))
+    confirmed = totals.chunks[ChunkState.CONFIRMED] - kinds[steps.Confirmed]
+    if steps.Reserved in kinds or steps.Confirmed in kinds:
         yield ReservationProgress(plan.job, totals.reserved, totals.chunks_total)
     for step in batch:
         match step:
@@ -45,7 +47,9 @@ def file_completed(job: str | None, file: FileEntry, sent: int) -> FileCompleted
         digest=file.digest,
         action=file.action,
         bytes_sent=sent,
-        evidence=weakest({chunk.evidence for chunk in file.chunks}),
+        evidence=weakest(
+            {chunk.evidence for chunk in file.chunks} if len(file.chunks) > 1 else (file.chunks[0].evidence,)
+        ),
     )
 
 

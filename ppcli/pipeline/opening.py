@@ -24,7 +24,6 @@ from ppcli.model import (
 from ppcli.pipeline import adopting, digesting
 from ppcli.pipeline.context import Context
 from ppcli.pipeline.expiry import starting_over
-from ppcli.pipeline.recorder import Ticket
 from ppcli.pipeline.work import FileRun, Unit
 from ppcli.retry import Step
 from ppcli.source import Digests, Source, settle
@@ -32,8 +31,7 @@ from ppcli.source import Digests, Source, settle
 
 @dataclass(slots=True)
 class Opening:
-    """A file on its way to being open. `old` is the session of an earlier run, `intent` the ticket of its
-    intent."""
+    """A file on its way to being open. `old` is the session of an earlier run."""
 
     index: int
     entry: FileEntry
@@ -42,7 +40,6 @@ class Opening:
     old: Session | None
     plan: FilePlan
     base: Remote | None
-    intent: Ticket
 
 
 class Postponed(Exception):
@@ -62,15 +59,6 @@ class Opened:
         """No separate reading for the digest: it is known, or the only chunk gives it on its way."""
         run = self.run
         return run.entry.digest is not None or len(run.receipts) == 1 or not run.limits.digest_wanted
-
-
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    """Chunks with slots, which are durable once the ticket is redeemed."""
-
-    run: FileRun
-    units: Sequence[Unit]
-    ticket: Ticket
 
 
 class Opener:
@@ -105,8 +93,8 @@ class Opener:
                     source.close()
                     return None
             old, plan = entry.session, self._plan(index, entry)
-            intent = context.recorder.post(steps.Opening(index))
-            return Opening(index, entry, source, limits, old, plan, base, intent)
+            context.recorder.post(steps.Opening(index))
+            return Opening(index, entry, source, limits, old, plan, base)
         except BaseException:  # also a signal: nothing may stay held or half made
             source.close()
             raise
@@ -128,12 +116,12 @@ class Opener:
 
     def reserve(self, run: FileRun, parts: Sequence[Part]) -> None:
         """Get slots for `parts`, or keep what the target has of them already, and hand them to the upload stage."""
-        reserved = self.reserve_soon(run, parts)
-        reserved.ticket.wait()
-        self._context.feed.reserved(run, reserved.units)
+        units = self.reserve_soon(run, parts)
+        self._context.recorder.flush()
+        self._context.feed.reserved(run, units)
 
-    def reserve_soon(self, run: FileRun, parts: Sequence[Part]) -> Reserved:
-        """As `reserve`, but the slots are durable, and may be used, only once the ticket is redeemed."""
+    def reserve_soon(self, run: FileRun, parts: Sequence[Part]) -> Sequence[Unit]:
+        """As `reserve`, but the slots may be used only after the recorder's next `flush`."""
         context = self._context
         parts = adopting.adopt(context, run, parts)
         slots: Sequence[Slot] = ()
@@ -141,9 +129,8 @@ class Opener:
             slots = context.call(
                 Step.RESERVE, run, parts[0].index, lambda: context.target.reserve(run.session, run.plan, parts)
             )
-        indexes = tuple(part.index for part in parts)
-        ticket = context.recorder.post(steps.Reserved(run.index, indexes, tuple(slots)))
-        return Reserved(run, [Unit(run, part, slot) for part, slot in zip(parts, slots, strict=True)], ticket)
+        context.recorder.post(steps.Reserved(run.index, tuple([part.index for part in parts]), tuple(slots)))
+        return [Unit(run, part, slot) for part, slot in zip(parts, slots, strict=True)]
 
     def _plan(self, index: int, entry: FileEntry) -> FilePlan:
         assert entry.fingerprint is not None
@@ -168,7 +155,7 @@ class Opener:
         if entry.fingerprint is not None and not source.fingerprint.same(entry.fingerprint):
             again = "only what differs is sent" if limits.replan else "it is sent again"
             context.warn("source_changed", f"{entry.path} changed since it was planned; {again}.")
-        context.recorder.post(steps.Replanned(index, entry.path, source.fingerprint, chunk_size)).wait()
+        context.recorder.record(steps.Replanned(index, entry.path, source.fingerprint, chunk_size))
 
     def _compare(self, index: int, entry: FileEntry, source: Source, limits: Limits) -> None:
         """Reset every chunk whose bytes are not those of the present source. Where the target was told the digest of
@@ -190,7 +177,7 @@ class Opener:
             post(steps.Reset(index, None, "the source changed", session_lost=True))
         elif changed:
             post(steps.Reset(index, changed, "the source changed"))
-        post(steps.Compared(index)).wait()
+        self._context.recorder.record(steps.Compared(index))
 
     def _session(self, opening: Opening) -> tuple[Session, Survey | None]:
         """A session, and what it holds when it is an old one. A lost one is replaced once, by a recorded reset."""
@@ -211,7 +198,7 @@ class Opener:
             context.discard(opening.old, opening.plan, opening.entry)
             there = sum(c.size for c in opening.entry.chunks if c.state is ChunkState.CONFIRMED)
             context.warn("session_lost", starting_over(opening.entry.name, lost, there))
-            context.recorder.post(steps.Reset(opening.index, None, lost.cause, session_lost=True)).wait()
+            context.recorder.record(steps.Reset(opening.index, None, lost.cause, session_lost=True))
             opening.old, survey = None, None
             session = self._opened(opening)
         return session, survey
@@ -274,7 +261,7 @@ class Opener:
         run.offers = offers
         if gone:
             reason = "the target does not have them any more"
-            self._context.recorder.post(steps.Reset(run.index, tuple(gone), reason)).wait()
+            self._context.recorder.record(steps.Reset(run.index, tuple(gone), reason))
         return _in_order(parts, units) if run.limits.sends == 1 else (parts, units)
 
 

@@ -1,11 +1,12 @@
-"""A run of one job: two bounded stages of worker threads, one digest reader, and one recorder.
+"""A run of one job: workers, one digest reader, and one recorder, a thread each.
 
-    reserve workers   open files, reserve slots     \\
-    upload workers    send, confirm, complete        > post steps -> recorder -> journal, manifest, listener
-    digest reader     whole-file SHA-256            /
+    workers, reserve stage   open files, reserve slots     \\
+    workers, upload stage    send, confirm, complete        > post steps -> recorder -> journal, manifest, listener
+    digest reader            whole-file SHA-256            /
 
-The main thread starts workers as the ramp asks for them, watches for a stop, and never touches the manifest until the
-recorder has ended. The first halting failure stops the run; failures that end one file leave the others alone.
+Any worker does the work of either stage; the feed bounds how many are in each. The main thread starts workers as the
+ramp asks for them, watches for a stop, and never touches the manifest until the recorder has ended. The first halting
+failure stops the run; failures that end one file leave the others alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from typing import ParamSpec
 
 from ppcli import steps
 from ppcli.errors import Damaged, Integrity, Internal, Loss, PpcliError, Recut, SessionLost, local_error
@@ -27,12 +28,14 @@ from ppcli.pipeline.context import Context, failure, retrying
 from ppcli.pipeline.expiry import Forecast, lost_again, starting_over
 from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Meter, Pace, Ramp
-from ppcli.pipeline.opening import Opened, Opener, Opening, Postponed, Reserved
+from ppcli.pipeline.opening import Opened, Opener, Opening, Postponed
 from ppcli.pipeline.recorder import Recorder
 from ppcli.pipeline.sending import Sender
-from ppcli.pipeline.work import Complete, FileRun, Finish, OpenFiles
+from ppcli.pipeline.work import Complete, FileRun, Finish, OpenFiles, ReserveParts, Unit, Work
 from ppcli.retry import Gate, Retrier
 from ppcli.target import Target
+
+P = ParamSpec("P")
 
 GRACE = 5.0
 """Seconds that chunks in flight get after a stop was requested."""
@@ -78,7 +81,7 @@ class _Pipeline:
         self._meter = Meter()
         self._shown: tuple[int, int] | None = None
         entries = job.manifest.files
-        self._feed = Feed(files, options.jobs, options.reserve_jobs, lambda index: len(entries[index].chunks))
+        self._feed = Feed(files, options.jobs, lambda index: len(entries[index].chunks), self._hurry)
         self._recorder = Recorder(job, listener, halt, self._progress, self._feed.settled)
         retrier = Retrier(options.retries, Gate(), halt, lambda attempt: self._recorder.tell(retrying(job.id, attempt)))
         pace = Pace(options.limit_rate, options.jobs)
@@ -93,15 +96,14 @@ class _Pipeline:
         self._recorder.start()
         self._spawn(self._hash_files)
         options = self._job.manifest.options
-        ramp, senders, openers, poll = Ramp(self._context.pace.workers), 0, 0, 0.001
+        ramp, workers, poll = Ramp(self._context.pace.workers), 0, 0.001
         while True:
-            wanted = ramp.update(time.monotonic(), self._meter.bytes_sent + _CHUNK_WEIGHT * self._meter.chunks_sent)
-            while senders < wanted:
-                self._spawn(self._send_chunks)
-                senders += 1
-            while openers < min(wanted, options.reserve_jobs):
-                self._spawn(self._reserve_slots)
-                openers += 1
+            senders = ramp.update(time.monotonic(), self._meter.bytes_sent + _CHUNK_WEIGHT * self._meter.chunks_sent)
+            openers = min(senders, options.reserve_jobs)
+            self._feed.allow(senders, openers)
+            while workers < senders + openers:
+                self._spawn(self._work)
+                workers += 1
             poll = min(_POLL, 2 * poll)
             self._foresee()
             if self._halt.wait(poll) or not any(thread.is_alive() for thread in self._threads):
@@ -145,25 +147,27 @@ class _Pipeline:
             self._job.id, sent, totals.bytes_confirmed, totals.bytes_total, round(self._meter.rate(), 1)
         )
 
-    def _reserve_slots(self) -> None:
-        while (work := self._feed.take_reserve()) is not None:
-            if isinstance(work, OpenFiles):
-                self._open_files(work)
-            else:
-                self._guard(work.run, partial(self._opener.reserve, work.run, work.parts))
+    def _hurry(self) -> None:
+        self._recorder.hurry()
 
-    def _send_chunks(self) -> None:
-        while (work := self._feed.take_send()) is not None:
-            if isinstance(work, Finish):
-                self._guard(work.run, partial(self._sender.finish, work.run))
+    def _work(self) -> None:
+        """What a worker does, for as long as there is anything to do."""
+        work: Work | None = None
+        while (work := self._feed.take(work)) is not None:
+            if isinstance(work, Unit):
+                self._guard(work.run, self._sender.deliver, work)
             elif isinstance(work, Complete):
-                self._guard(work.run, partial(self._sender.complete, work))
+                self._guard(work.run, self._sender.complete, work)
+            elif isinstance(work, ReserveParts):
+                self._guard(work.run, self._opener.reserve, work.run, work.parts)
+            elif isinstance(work, Finish):
+                self._guard(work.run, self._sender.finish, work.run)
             else:
-                self._guard(work.run, partial(self._sender.deliver, work))
+                self._open_files(work)
 
     def _hash_files(self) -> None:
         while (run := self._feed.take_hash()) is not None:
-            self._guard(run, partial(self._sender.digest, run))
+            self._guard(run, self._sender.digest, run)
 
     def _open_files(self, work: OpenFiles) -> None:
         """Open a batch of files: their intents become durable together."""
@@ -189,10 +193,9 @@ class _Pipeline:
 
     def _intended(self, openings: Sequence[Opening]) -> bool:
         """Where opening leaves something on the target, wait until the intents are durable. False: the run stops."""
-        traces = [opening for opening in openings if opening.limits.open_leaves_trace]
         try:
-            for last in traces[-1:]:
-                last.intent.wait()
+            if any(opening.limits.open_leaves_trace for opening in openings):
+                self._recorder.flush()
         except Stopped:
             return False
         return not self._halt.requested
@@ -207,14 +210,18 @@ class _Pipeline:
 
     def _reserve_small(self, files: Sequence[Opened]) -> None:
         """Slots for a batch of files of one chunk: they become durable together."""
-        reserved: list[Reserved] = []
+        reserved: list[tuple[FileRun, Sequence[Unit]]] = []
+
+        def reserve(opened: Opened) -> None:
+            reserved.append((opened.run, self._opener.reserve_soon(opened.run, opened.parts)))
+
         for opened in files:
-            self._guard(opened.run, lambda one=opened: reserved.append(self._opener.reserve_soon(one.run, one.parts)))  # type: ignore[misc]
+            self._guard(opened.run, reserve, opened)
         with self._unopened(None):
-            for last in reserved[-1:]:
-                last.ticket.wait()
-            for one in reserved:
-                self._feed.reserved(one.run, one.units)
+            if reserved:
+                self._recorder.flush()
+            for run, units in reserved:
+                self._feed.reserved(run, units)
 
     @contextmanager
     def _unopened(self, index: int | None) -> Iterator[None]:
@@ -234,10 +241,10 @@ class _Pipeline:
             elif not known.ends_file:
                 self._halt.request(known)
 
-    def _guard(self, run: FileRun, work: Callable[[], None]) -> None:
+    def _guard(self, run: FileRun, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Do one piece of work on an open file; what goes wrong ends that file, or halts the run."""
         try:
-            work()
+            work(*args, **kwargs)
         except Stopped:
             pass
         except SessionLost as lost:
@@ -287,7 +294,7 @@ class _Pipeline:
                 seen = run.source.fingerprint
                 self._recorder.post(steps.Replanned(run.index, run.entry.path, seen, run.plan.chunk_size))
             self._meter.skipped(-run.skipped[0], -run.skipped[1])
-            self._recorder.post(steps.Reset(run.index, None, lost.cause, session_lost=True)).wait()
+            self._recorder.record(steps.Reset(run.index, None, lost.cause, session_lost=True))
         if run.again:
             there = sum(receipt.size for receipt in run.receipts if receipt is not None)
             code = "session_behind" if lost.loss is Loss.BEHIND else "session_lost"

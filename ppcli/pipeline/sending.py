@@ -81,7 +81,7 @@ class Sender:
         if not run.limits.keeps_starts or part.checksum is not None:
             return part
         checksum = run.source.checksum(part, self._context.reading)
-        self._context.recorder.post(steps.Hashed(run.index, part.index, checksum)).wait()
+        self._context.recorder.record(steps.Hashed(run.index, part.index, checksum))
         return replace(part, checksum=checksum)
 
     def _again(self, unit: Unit, damaged: Damaged, attempt: int) -> Unit:
@@ -92,7 +92,7 @@ class Sender:
         (slot,) = context.call(
             Step.RESERVE, run, part.index, lambda: context.target.reserve(run.session, run.plan, (part,))
         )
-        context.recorder.post(steps.Reserved(run.index, (part.index,), (slot,))).wait()
+        context.recorder.record(steps.Reserved(run.index, (part.index,), (slot,)))
         return Unit(run, replace(part, checksum=None) if run.limits.keeps_starts else part, slot)
 
     def digest(self, run: FileRun) -> None:

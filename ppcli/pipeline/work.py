@@ -54,7 +54,7 @@ class FileRun:
 
     def with_digest(self, digest: str | None) -> FilePlan:
         """The plan, now that the digest of what was sent is known."""
-        return replace(self.plan, digest=digest)
+        return self.plan if digest == self.plan.digest else replace(self.plan, digest=digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,5 +95,6 @@ class Complete:
 
 ReserveWork: TypeAlias = OpenFiles | ReserveParts
 SendWork: TypeAlias = Unit | Finish | Complete
+Work: TypeAlias = ReserveWork | SendWork
 Settled: TypeAlias = Unit | Complete
 """What is handed back once its step is durable: a chunk that is confirmed, a file that may be completed."""

@@ -1,0 +1,111 @@
+"""The workers of a run, and how many of them are worth having awake."""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+from collections.abc import Callable
+
+_SMALL = 0.0002
+"""Seconds of processor time that a piece of work takes at most to be called small."""
+_WAITS = 0.75
+"""How often a thread may wait for a piece of work that is said not to wait. A call that crosses a network or reaches a
+disk waits at least once."""
+_MEASURE = 0.02
+_PATIENCE = 64
+_AT_FIRST = 0.01
+_WEIGHT = 1 / 16
+_HURRY_AFTER = 0.002
+
+
+class Crew:
+    """Workers rest until they are called, one at a time, and one that takes work calls the next where there is more. So
+    calls that take long bring all workers out.
+
+    Where pieces of work are small and wait for nothing, one worker does them all: Python runs one thread at a time, and
+    handing over from one to the next costs more than such a piece. So meanwhile whoever comes back and finds another
+    one awake rests. Clocks do not tell whether pieces wait, since the processors may be others'; the counts of the
+    system do, once one worker is alone. The lock is held by the callers of every method."""
+
+    def __init__(self, lock: threading.Lock, wanted: Callable[[], bool], hurry: Callable[[], None]) -> None:
+        """`wanted`: is there work for another one? `hurry` has what was done so far recorded: it is called before a
+        worker rests, and now and then where several work."""
+        self._condition = threading.Condition(lock)
+        self._wanted = wanted
+        self._hurry = hurry
+        self._awake = 0
+        self._resting = 0
+        self._called = False
+        self._average = _AT_FIRST
+        self._alone = False
+        self._again_in, self._patience = 0, 1
+        self._back_at = self._hurried = self._measured_at = time.monotonic()
+        self._usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._returns = self._measured = self._watched = 0
+
+    def batch(self, most: int) -> int:
+        """How many pieces of work to take as one: `most` where one worker does them all, else the fewer the longer they
+        take."""
+        return most if self._alone else max(1, int(most / 2 * _SMALL / self._average))
+
+    def join(self) -> None:
+        """A new worker is there."""
+        self._awake += 1
+
+    def back(self) -> None:
+        """A worker comes back for more; it rests here while it is not worth having."""
+        now = time.monotonic()
+        self._average += (now - self._back_at - self._average) * _WEIGHT
+        self._back_at = now
+        self._returns += 1
+        if now - self._measured_at > _MEASURE:
+            self._measure(now)
+        if self._alone:
+            if self._awake > 1:
+                self.rest()
+        elif now - self._hurried > _HURRY_AFTER:
+            self._hurried = now
+            self._hurry()
+
+    def rest(self) -> None:
+        """Gives the lock back until this worker is called."""
+        self._hurry()
+        self._awake -= 1
+        self._resting += 1
+        self._condition.wait()
+        self._resting -= 1
+        self._awake += 1
+        self._called = False
+
+    def call(self) -> None:
+        """Call one out where that is worth it and there is work, unless one is on its way already."""
+        if self._resting and not self._called and not (self._alone and self._awake) and self._wanted():
+            self._called = True
+            self._condition.notify()
+
+    def call_all(self) -> None:
+        """For the end of the run."""
+        self._condition.notify_all()
+
+    def watch(self) -> None:
+        """Nobody came back since the last time, and there is work: what is being done takes long."""
+        if self._returns == self._watched and self._wanted():
+            self._average, self._alone = _AT_FIRST, False
+            self.call()
+        self._watched = self._returns
+
+    def _measure(self, now: float) -> None:
+        """Does one worker do best? Where it was tried and is wrong, it is tried again after a while, and then a longer
+        one."""
+        usage, before = resource.getrusage(resource.RUSAGE_SELF), self._usage
+        pieces = self._returns - self._measured
+        self._measured_at, self._usage, self._measured = now, usage, self._returns
+        small = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime < _SMALL * pieces
+        if self._alone:
+            self._alone = small and usage.ru_nvcsw - before.ru_nvcsw < _WAITS * pieces
+            self._patience = max(1, self._patience // 2) if self._alone else min(_PATIENCE, self._patience * 4)
+            self._again_in = self._patience
+        else:
+            self._again_in -= 1
+            self._alone = small and self._again_in <= 0
