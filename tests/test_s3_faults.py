@@ -21,6 +21,7 @@ from ppcli.source import Source
 from ppcli.target import Body
 from ppcli.targets import Settings, connect, s3_xml
 from ppcli.targets.s3 import S3Target
+from ppcli.targets.s3_proof import Trailing
 from ppcli.targets.s3_signing import Key, query_of, signed
 from ppcli.transport import Reply, Request, Transport
 
@@ -60,14 +61,14 @@ class Wire:
     def __init__(self, *answers: Answer | Exception) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[str, Request]] = []
+        self.bodies: list[bytes] = []
 
     def transport(self, base: str) -> Transport:
         wire = self
 
         class Scripted(Transport):
             def send(self, request: Request, body: Body | None = None) -> Reply:
-                for _ in body or ():
-                    pass
+                wire.bodies.append(b"".join(bytes(piece) for piece in body or ()))
                 wire.asked.append((base, request))
                 answer = wire.answers.pop(0)
                 if isinstance(answer, Exception):
@@ -299,18 +300,22 @@ def test_a_head_without_a_reason_is_asked_again_with_one(make: Make) -> None:
         target.find("x")
 
 
-def checked(*, verifies: bool) -> list[Answer]:
-    return [BEGUN, fine(etag="x"), error(400, "BadDigest") if verifies else fine(etag="x")]
+def checked(*trailer: Answer | Exception, verifies: bool) -> list[Answer | Exception]:
+    """What the questions get that find out how a server checks; `trailer` is for those about trailers."""
+    return [BEGUN, fine(etag="x"), error(400, "BadDigest") if verifies else fine(etag="x"), *trailer]
+
+
+NO_TRAILER = error(400, "XAmzContentSHA256Mismatch")
 
 
 def test_a_server_that_refuses_a_wrong_checksum_is_believed_from_then_on(make: Make, source: Source) -> None:
-    target, wire = make(UPLOADS, *checked(verifies=True))
+    target, wire = make(UPLOADS, *checked(NO_TRAILER, verifies=True))
     session = target.open(PLAN, None, None)
     assert session.detail == {"checks": "crc64nvme"}
     again, wire = make(UPLOADS, BEGUN)
     assert again.open(PLAN, None, None).detail == {"checks": "crc64nvme"}
     assert wire.asked[1][1].headers["x-amz-checksum-algorithm"] == "CRC64NVME"
-    value = base64.b64encode(bytes.fromhex(checksums.digest_of([memoryview(PARTS[0])], "crc64nvme")[10:])).decode()
+    value = crc64nvme(PARTS[0])
     target, wire = make(fine(etag="opaque", **{"x-amz-checksum-crc64nvme": value}))
     receipt = send(target, source, session)
     assert receipt.evidence is Evidence.CONTENT
@@ -318,6 +323,61 @@ def test_a_server_that_refuses_a_wrong_checksum_is_believed_from_then_on(make: M
     target, _ = make(fine(etag="opaque", **{"x-amz-checksum-crc64nvme": "AAAA"}))
     with pytest.raises(Damaged):
         send(target, source, session)
+
+
+def crc64nvme(data: bytes) -> str:
+    hexadecimal = checksums.digest_of([memoryview(data)], "crc64nvme").partition(":")[2]
+    return base64.b64encode(bytes.fromhex(hexadecimal)).decode()
+
+
+def test_where_trailers_are_checked_a_part_is_read_once(make: Make, source: Source) -> None:
+    refused = error(400, "XAmzContentChecksumMismatch")
+    target, wire = make(UPLOADS, *checked(fine(etag="x"), refused, verifies=True))
+    session = target.open(PLAN, None, None)
+    value = crc64nvme(PARTS[0])
+    right, wrong = wire.bodies[-2:]
+    assert right == f"1\r\np\r\n0\r\nx-amz-checksum-crc64nvme:{crc64nvme(b'p')}\r\n\r\n".encode()
+    assert wrong == right.replace(crc64nvme(b"p").encode(), crc64nvme(b"q").encode())
+    target, wire = make(fine(etag="opaque", **{"x-amz-checksum-crc64nvme": value}))
+    read: list[int] = []
+    receipt = target.upload(session, PLAN, PART, 1, source.body(PART, on_bytes=read.append))
+    assert (receipt.evidence, receipt.checksum) == (Evidence.CONTENT, source.checksum(PART))
+    assert sum(read) == len(PARTS[0])
+    headers, sent = wire.asked[0][1].headers, wire.bodies[0]
+    assert headers["x-amz-content-sha256"] == "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+    assert headers["x-amz-decoded-content-length"] == str(len(PARTS[0]))
+    end = f"\r\n0\r\nx-amz-checksum-crc64nvme:{value}\r\n\r\n".encode()
+    assert sent == b"500000\r\n" + PARTS[0] + end
+    target, _ = make(fine(etag="opaque", **{"x-amz-checksum-crc64nvme": "AAAA"}))
+    with pytest.raises(Damaged):
+        send(target, source, session)
+
+
+@pytest.mark.parametrize("size", [0, 1, 8 * MIB - 1, 8 * MIB, 8 * MIB + 1, 20 * MIB])
+@pytest.mark.parametrize("piece", [MIB, 3 * MIB // 7])
+def test_the_frames_of_a_body_with_a_trailer(tmp_path: Path, size: int, piece: int) -> None:
+    data = (DATA * 2)[:size]
+    (tmp_path / "b").write_bytes(data)
+    with Source(tmp_path / "b") as opened:
+        body = Trailing(opened.body(Part(0, 0, size), piece=piece), "crc64nvme")
+        sent = b"".join(bytes(one) for one in body)
+    assert len(sent) == body.size
+    read = b""
+    while frame := int(sent.partition(b"\r\n")[0], 16):
+        sent = sent.partition(b"\r\n")[2]
+        read, sent = read + sent[:frame], sent[frame:].removeprefix(b"\r\n")
+    assert read == data
+    assert sent == f"0\r\nx-amz-checksum-crc64nvme:{crc64nvme(data)}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("answer", [error(403, "SignatureDoesNotMatch"), error(500, "InternalError"), Transient("cut")])
+def test_a_server_that_knows_no_trailers_is_not_asked_again(make: Make, source: Source, answer: Answer) -> None:
+    more = [fine("<ListPartsResult/>")] if isinstance(answer, tuple) and answer[0] == 500 else []
+    target, _ = make(UPLOADS, *checked(answer, *more, verifies=True))
+    session = target.open(PLAN, None, None)
+    target, wire = make(fine(etag="x", **{"x-amz-checksum-crc64nvme": crc64nvme(PARTS[0])}))
+    assert send(target, source, session).evidence is Evidence.CONTENT
+    assert "x-amz-trailer" not in wire.asked[0][1].headers
 
 
 def test_a_server_that_checks_nothing_gets_no_checksum_headers(make: Make, source: Source) -> None:

@@ -128,10 +128,11 @@ class S3Target(Contents):
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
         key = self._wanted.key(file.name)
         checks = session.detail.get(_CHECKS) or self._uploads.checks or MD5
-        measured = Measured(body, checks)
         if session.id == _PUT:
+            measured = Measured(body, checks)
             got = self._put(key, file, measured)
         else:
+            measured = self._uploads.measured(body, checks)
             got = self._api.part(key, session.id, int(slot), measured.headers, measured)
         if isinstance(got, Fault):
             raise got.error()

@@ -9,7 +9,7 @@ from ppcli.errors import Rejected, SessionLost, Usage
 from ppcli.model import Incomplete, Notice, Remote
 from ppcli.targets import s3_proof, s3_url
 from ppcli.targets.s3_api import Api, Object
-from ppcli.targets.s3_memory import Memory
+from ppcli.targets.s3_memory import Checks, Memory
 from ppcli.targets.s3_uploads import Uploads
 from ppcli.targets.s3_url import Wanted
 
@@ -26,7 +26,8 @@ class Contents:
         self._wanted = wanted
         self._api = api
         self._memory = memory
-        self._uploads = Uploads(api, memory, None if wanted.endpoint else "crc64nvme")
+        known = None if wanted.endpoint else Checks("crc64nvme", trailer=True)
+        self._uploads = Uploads(api, memory, known, trails=not wanted.sign_payload)
         self._lock = threading.Lock()
         self._notices: dict[str, Notice] = {}
         self._listed: set[str] = set()
