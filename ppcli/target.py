@@ -162,6 +162,16 @@ class Linker(Protocol):
 
 
 @runtime_checkable
+class Overview(Protocol):
+    """A target that can look at many names at once."""
+
+    def foresee(self, names: Sequence[str]) -> None:
+        """`find` is about to be asked for each of these, in any order and from any thread: learn what can be learned of
+        all of them with fewer calls, if that is less work. Holds for one `find` of each."""
+        ...
+
+
+@runtime_checkable
 class Accounts(Protocol):
     """A target that gives tokens for an account's password."""
 

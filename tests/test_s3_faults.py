@@ -300,6 +300,49 @@ def test_a_head_without_a_reason_is_asked_again_with_one(make: Make) -> None:
         target.find("x")
 
 
+def bucket(*names: str) -> Answer:
+    keys = "".join(f"<Contents><Key>pre/{name}</Key><Size>1</Size><ETag>x</ETag></Contents>" for name in names)
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+    return fine(f"<ListBucketResult>{keys}{more}</ListBucketResult>")
+
+
+NAMES = [f"d/{number:03}" for number in range(100)]
+
+
+def test_one_listing_tells_which_names_are_new(make: Make) -> None:
+    target, wire = make(bucket("d/000", "d/005"), bucket("d/050x", "d/1", "d/2"), *[MISSING] * 3)
+    target.foresee(NAMES)
+    assert len(wire.asked) == 2
+    for name in ("d/001", "d/000", "d/005", "d/099", "d/001"):
+        assert target.find(name) is None
+    assert [request.path for _, request in wire.asked[2:]] == [f"/box/pre/d/{name}" for name in ("000", "005", "001")]
+
+
+@pytest.mark.parametrize("answer", [error(403, "AccessDenied"), error(501, "NotImplemented")])
+def test_without_a_listing_each_name_is_asked_for(make: Make, answer: Answer) -> None:
+    target, wire = make(answer, MISSING)
+    target.foresee(NAMES)
+    assert target.find(NAMES[0]) is None
+    assert len(wire.asked) == 2
+
+
+def test_a_listing_that_is_longer_than_the_questions_it_saves_is_given_up(make: Make) -> None:
+    endless = [bucket(*(f"d/000-{number}" for number in range(1000))) for _ in range(9)]
+    target, wire = make(*endless)
+    target.foresee(NAMES)
+    assert len(wire.asked) == 5
+    wire.answers = [MISSING]
+    assert target.find("d/001") is None
+    assert len(wire.asked) == 6
+
+
+def test_for_a_few_names_nothing_is_listed(make: Make) -> None:
+    target, wire = make(MISSING)
+    target.foresee(NAMES[:3])
+    target.find(NAMES[0])
+    assert wire.calls == ["HEAD"]
+
+
 def checked(*trailer: Answer | Exception, verifies: bool) -> list[Answer | Exception]:
     """What the questions get that find out how a server checks; `trailer` is for those about trailers."""
     return [BEGUN, fine(etag="x"), error(400, "BadDigest") if verifies else fine(etag="x"), *trailer]

@@ -229,6 +229,21 @@ def test_names(rig: Rig) -> None:
     assert rig.cli("ls").stdout == b""
 
 
+def test_of_a_tree_only_names_that_are_there_are_asked_for(rig: Rig) -> None:
+    """One listing tells which are new."""
+    for number in range(25):
+        rig.cli.source(f"tree/{number:02}", 5)
+    assert rig.cli("put", "tree/07", "tree/11", "--name", "t/").code == 0
+    rig.cli.source("tree/11", 6)
+    rig.proxy.fresh()
+    ran = rig.cli.json("put", "-r", "tree", "--name", "t/")
+    assert (ran.result["files_completed"], ran.result["files_unchanged"]) == (25, 1)
+    asked = [seen.path.partition("?")[0] for seen in rig.proxy.seen if seen.method == "HEAD"]
+    assert sorted({path.rpartition("/")[2] for path in asked}) == ["07", "11"]
+    assert len([seen for seen in rig.proxy.seen if seen.method == "GET"]) == 1
+    assert rig.key("t/11") == (rig.root / "tree/11").read_bytes()
+
+
 @pytest.mark.sweep
 def test_many_objects_are_listed_page_by_page(rig: Rig) -> None:
     for number in range(1100):

@@ -16,6 +16,10 @@ from ppcli.targets.s3_url import Wanted
 THERE = "there"
 """A slot that is a part of the object that is there: `there ETAG XXH3`."""
 _BATCH = 1000
+_WORTH_LISTING = 20
+"""Names from which one listing is asked for in place of a question each."""
+_LISTED_A_NAME = 50
+"""Objects that are listed at most for each of these names: a page of 1,000 costs as much as some 20 questions."""
 
 
 class Contents:
@@ -31,8 +35,33 @@ class Contents:
         self._lock = threading.Lock()
         self._notices: dict[str, Notice] = {}
         self._listed: set[str] = set()
+        self._missing: set[str] = set()
+
+    def foresee(self, names: Sequence[str]) -> None:
+        """One listing, where its pages are few beside the questions that it saves. Where the bucket may not be listed,
+        each name is asked for."""
+        if len(names) < _WORTH_LISTING:
+            return
+        first, last = min(names, key=str.encode), max(names, key=str.encode)
+        missing, left = set(names), len(names) * _LISTED_A_NAME
+        try:
+            for there in self._api.objects(self._wanted.key(_shared_start(first, last))):
+                name, left = self._wanted.name(there.key) or "", left - 1
+                if name.encode() > last.encode():
+                    break
+                if not left:
+                    return
+                missing.discard(name)
+        except Rejected as error:
+            if error.reason not in ("forbidden", "unsupported"):
+                raise
+            return
+        self._missing = missing
 
     def find(self, name: str, digest: str | None = None) -> Remote | None:
+        if name in self._missing:
+            self._missing.discard(name)
+            return None
         try:
             there = self._api.head(self._wanted.key(name))
         except Rejected as error:
@@ -124,3 +153,7 @@ class Contents:
     def _notice(self, notice: Notice) -> None:
         with self._lock:
             self._notices.setdefault(notice.message, notice)
+
+
+def _shared_start(one: str, other: str) -> str:
+    return one[: next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))]
