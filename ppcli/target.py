@@ -152,6 +152,15 @@ class Store(Protocol):
 
 
 @runtime_checkable
+class Ranged(Protocol):
+    """A `Store` across a network, from which several ranges of one object come faster than one after the other."""
+
+    def read_range(self, remote: Remote, offset: int, size: int) -> Iterator[memoryview]:
+        """As `Store.read`, but only `size` bytes, of exactly this version of the object."""
+        ...
+
+
+@runtime_checkable
 class Linker(Protocol):
     """A target that knows content by its digest, whatever its name."""
 

@@ -38,7 +38,7 @@ class Rig:
         return [seen.part for seen in self.proxy.seen if seen.part is not None and seen.status == 200 and seen.size > 1]
 
     def key(self, name: str) -> bytes:
-        with self.s3.api(self.bucket).content(name, 0, None) as pieces:
+        with self.s3.api(self.bucket).content(name, 0, 1 << 40, None) as pieces:
             return b"".join(bytes(piece) for piece in pieces)
 
     def killed(self, *words: str, before_part: int) -> subprocess.Popen[bytes]:

@@ -248,17 +248,15 @@ class Api:
             raise Fault(status, code, words, self._wire.host, None, {}).error()
 
     @contextmanager
-    def content(self, key: str, offset: int, etag: str | None) -> Iterator[Iterator[memoryview]]:
-        """The bytes from `offset` to the end."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        if etag:
-            headers["If-Match"] = f'"{etag}"'
+    def content(self, key: str, first: int, size: int, etag: str | None) -> Iterator[Iterator[memoryview]]:
+        """`size` bytes from `first` on, at least one, of exactly that object."""
+        headers = {"Range": f"bytes={first}-{first + size - 1}"} | ({"If-Match": f'"{etag}"'} if etag else {})
         with self._wire.stream(key, headers) as stream:
             if stream.status >= 300:
                 said = b"".join(bytes(piece) for piece in stream.pieces())
                 raise Fault.of(Reply(stream.status, stream.headers, said), self._wire.host).error()
-            if offset and stream.status != 206:
-                raise Transient("the server does not go on in the middle of an object")
+            if stream.status != 206 and (first or stream.headers.get("content-length") != str(size)):
+                raise Transient("the server does not give a part of an object")
             yield stream.pieces()
 
 

@@ -100,8 +100,11 @@ class Contents:
                 yield Remote(name, self._location(there.key), there.size, None, there.modified, there.etag)
 
     def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
-        if offset < remote.size:
-            with self._api.content(self._wanted.key(remote.name), offset, remote.version) as pieces:
+        return self.read_range(remote, offset, remote.size - offset)
+
+    def read_range(self, remote: Remote, offset: int, size: int) -> Iterator[memoryview]:
+        if size > 0:
+            with self._api.content(self._wanted.key(remote.name), offset, size, remote.version) as pieces:
                 yield from pieces
 
     def remove(self, names: Sequence[str]) -> Sequence[str]:
