@@ -27,7 +27,8 @@ STDIN = "-"
 class FileEntry:
     """One file of a job. `path` is the source's absolute path, or `-` for spooled stdin; `fingerprint` is None for a
     source that could not be read when the job was made. `recheck`: the source changed since some chunks were confirmed,
-    and they have not been compared with it yet. `completing`: the target may have completed it already."""
+    and they have not been compared with it yet. `completing`: the target may have completed it already. `copied` bytes
+    were kept or copied on the target's side."""
 
     name: str
     path: str
@@ -39,6 +40,7 @@ class FileEntry:
     state: JobState = JobState.INITIATED
     recheck: bool = False
     completing: bool = False
+    copied: int = 0
     location: str | None = None
     action: Action | None = None
     failure: Failure | None = None
@@ -161,7 +163,7 @@ def _apply_to_chunks(
                 chunk.xxh3 = chunk.etag = chunk.evidence = chunk.slot = None
                 _move(manifest, chunk, ChunkState.PLANNED)
             if step.session_lost:
-                file.session = None
+                file.session, file.copied = None, 0
             file.completing = False
 
 
@@ -186,6 +188,8 @@ def _apply_to_file(manifest: Manifest, file: FileEntry, step: Step) -> None:
             _replan(manifest, file, step)
         case steps.Compared():
             file.recheck = False
+        case steps.Copied():
+            file.copied += step.size
         case steps.Digested():
             file.digest = step.digest
         case steps.Completing():

@@ -192,13 +192,13 @@ def test_cancel_aborts(rig: Rig) -> None:
 def test_headers_of_objects(rig: Rig) -> None:
     rig.cli.source("page.html", 10)
     rig.cli.source("big.mp4", PART + 1)
-    options = "&storage_class=STANDARD_IA&cache_control=no-store&meta.build=17"
+    options = "&storage_class=REDUCED_REDUNDANCY&cache_control=no-store&meta.build=17"
     assert rig.cli("put", "page.html", "big.mp4", "--chunk-size", "5MiB", "--to", rig.url + options).code == 0
     for name, kind in (("page.html", "text/html"), ("big.mp4", "video/mp4")):
         there = rig.s3.api(rig.bucket).head(name)
         assert there is not None
         assert there.headers["content-type"] == kind
-        assert there.headers["x-amz-storage-class"] == "STANDARD_IA"
+        assert there.headers["x-amz-storage-class"] == "REDUCED_REDUNDANCY"
         assert there.headers["cache-control"] == "no-store"
         assert there.headers["x-amz-meta-build"] == "17"
 

@@ -17,7 +17,7 @@ def adopt(context: Context, run: FileRun, parts: Sequence[Part]) -> Sequence[Par
     there = _replaced(run)
     if not there and not run.offers:
         return parts
-    rest, tickets, kept = [], [], 0
+    rest, tickets, kept, copied = [], [], 0, []
     for part in parts:
         receipt = _adopted(context, run, part, run.offers.get(part.index))
         found = receipt is not None
@@ -36,9 +36,12 @@ def adopt(context: Context, run: FileRun, parts: Sequence[Part]) -> Sequence[Par
             context.skip(run, part.size)
         else:
             context.meter.copied(part.size)
+            copied.append(part.size)
+    if copied:
+        tickets.append(context.recorder.post(steps.Copied(run.index, sum(copied))))
     for ticket in tickets:
         ticket.wait()
-    context.feed.adopted(run, len(tickets) - kept, kept)
+    context.feed.adopted(run, len(copied), kept)
     return rest
 
 

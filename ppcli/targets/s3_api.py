@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
@@ -49,6 +49,15 @@ class StoredPart:
     etag: str
     modified: float | None
     checksums: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The parts of an upload. `algorithm` is that of its checksums, empty where it has none or the server does not say
+    so."""
+
+    parts: Sequence[StoredPart]
+    algorithm: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +168,7 @@ class Api:
             raise got.error()
         return _part(_successful(got, self._wire.host), number, last - first + 1)
 
-    def parts(self, key: str, upload: str) -> list[StoredPart] | None:
+    def parts(self, key: str, upload: str) -> Held | None:
         """All parts of an upload; None where the server does not list them. Raises `SessionLost`."""
         found: list[StoredPart] = []
         marker = 0
@@ -178,7 +187,7 @@ class Api:
             found += [_part(node, node.number("PartNumber"), node.number("Size")) for node in page.all("Part")]
             following = page.number("NextPartNumberMarker") if page.true("IsTruncated") else 0
             if following <= marker:
-                return found
+                return Held(found, (page.text("ChecksumAlgorithm") or "").strip())
             marker = following
 
     def complete(

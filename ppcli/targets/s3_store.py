@@ -110,7 +110,9 @@ class Contents:
     def remove(self, names: Sequence[str]) -> Sequence[str]:
         """The server does not tell what was there, so what was not listed before is looked at."""
         there = [
-            name for name in dict.fromkeys(names) if name in self._listed or self._api.head(self._wanted.key(name))
+            name
+            for name in dict.fromkeys(names)
+            if name and (name in self._listed or self._api.head(self._wanted.key(name)))
         ]
         for at in range(0, len(there), _BATCH):
             self._api.delete(self._wanted.key(name) for name in there[at : at + _BATCH])
@@ -121,11 +123,11 @@ class Contents:
         for upload in self._api.uploads(self._wanted.key("")):
             name = self._wanted.name(upload.key)
             try:
-                parts = self._api.parts(upload.key, upload.id) or []
+                held = self._api.parts(upload.key, upload.id)
             except SessionLost:
                 continue
             if name:
-                size = sum(part.size for part in parts)
+                size = sum(part.size for part in held.parts) if held else 0
                 yield Incomplete(upload.id, name, self._memory.job(upload.id), size, upload.initiated)
 
     def discard(self, upload: Incomplete) -> None:

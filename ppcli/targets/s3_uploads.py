@@ -10,7 +10,7 @@ from ppcli.errors import Doubt, Loss, PpcliError, Rejected, SessionLost, StepFai
 from ppcli.model import FilePlan, Receipt
 from ppcli.target import Body
 from ppcli.targets import s3_errors, s3_proof, s3_xml
-from ppcli.targets.s3_api import Api, Object, StoredPart, Upload
+from ppcli.targets.s3_api import Api, Held, Object, StoredPart, Upload
 from ppcli.targets.s3_errors import Fault
 from ppcli.targets.s3_memory import Checks, Memory
 from ppcli.targets.s3_proof import ELEMENTS, MD5, Measured, Tag, Trailing
@@ -36,6 +36,7 @@ class Uploads:
         self._api = api
         self._memory = memory
         self._known = known
+        self._copies_checksums = known is not None  # AWS itself
         self._asked = False
         self._trails = trails
 
@@ -51,9 +52,13 @@ class Uploads:
         follows = self._trails and self.checks == algorithm and self._known is not None and self._known.trailer
         return Trailing(body, algorithm) if follows else Measured(body, algorithm)
 
-    def create(self, key: str, headers: Mapping[str, str]) -> tuple[str, str]:
-        """The id of a new upload, and the checksum that its parts get."""
-        for algorithm in s3_proof.CHECKED if self.checks is None else (self.checks,):
+    def create(self, key: str, headers: Mapping[str, str], *, copies: bool = False) -> tuple[str, str]:
+        """The id of a new upload, and the checksum that its parts get. `copies`: parts of another object will be copied
+        into it, which some servers do only where parts have no checksums of their own."""
+        choice: Sequence[str] = s3_proof.CHECKED if self.checks is None else (self.checks,)
+        if copies and not self._copies_checksums:
+            choice = ()
+        for algorithm in choice:
             if algorithm == MD5:
                 break
             kind = "FULL_OBJECT" if algorithm == "crc64nvme" else "COMPOSITE"
@@ -70,7 +75,8 @@ class Uploads:
         upload = self._api.create(key, headers)
         if isinstance(upload, Fault):
             raise upload.error()
-        self._learn(Checks(MD5))
+        if choice:
+            self._learn(Checks(MD5))
         return upload, MD5
 
     def left_behind(self, key: str, file: FilePlan, adopt_after: float) -> tuple[Found | None, Upload | None]:
@@ -79,15 +85,15 @@ class Uploads:
         best: Found | None = None
         young: Upload | None = None
         for upload in self._open(key):
-            algorithm = upload.algorithm.lower() or MD5
-            parts = self._parts(key, upload.id)
-            if parts is None or algorithm not in (*s3_proof.CHECKED, MD5):
+            held = self._held(key, upload.id)
+            algorithm = (upload.algorithm or (held.algorithm if held else "")).lower() or MD5
+            if held is None or algorithm not in (*s3_proof.CHECKED, MD5):
                 continue
-            newest = max([upload.initiated or 0.0, *(part.modified or 0.0 for part in parts)])
+            newest = max([upload.initiated or 0.0, *(part.modified or 0.0 for part in held.parts)])
             if self._memory.job(upload.id) != file.job and self._api.now - newest < adopt_after:
                 young = upload
                 continue
-            fitting = [part for part in parts if part.size == _size(file, part.number - 1)]
+            fitting = [part for part in held.parts if part.size == _size(file, part.number - 1)]
             if best is None or len(fitting) > len(best.parts):
                 best = Found(upload.id, algorithm, fitting)
         return best, young
@@ -134,7 +140,7 @@ class Uploads:
             if error.reason not in ("forbidden", "unsupported", "not_found"):
                 raise
 
-    def _parts(self, key: str, upload: str) -> list[StoredPart] | None:
+    def _held(self, key: str, upload: str) -> Held | None:
         try:
             return self._api.parts(key, upload)
         except SessionLost:
