@@ -16,7 +16,7 @@ from s3_kit import KEYS
 
 from ppcli import checksums
 from ppcli.errors import Credentials, Damaged, Doubt, PpcliError, Rejected, SessionLost, StepFailure, Transient, Usage
-from ppcli.model import Evidence, FilePlan, Part, Receipt, Session
+from ppcli.model import Evidence, FilePlan, Part, Receipt, Remote, Session
 from ppcli.source import Source
 from ppcli.target import Body
 from ppcli.targets import Settings, connect, s3_xml
@@ -421,6 +421,34 @@ def test_a_server_that_knows_no_trailers_is_not_asked_again(make: Make, source: 
     target, wire = make(fine(etag="x", **{"x-amz-checksum-crc64nvme": crc64nvme(PARTS[0])}))
     assert send(target, source, session).evidence is Evidence.CONTENT
     assert "x-amz-trailer" not in wire.asked[0][1].headers
+
+
+def test_elsewhere_than_on_aws_parts_are_copied_into_an_upload_without_checksums(make: Make) -> None:
+    """MinIO refuses to copy into one with checksums."""
+    base = Remote("a", "s3://box/a", len(DATA), slots=("there x y",))
+    target, wire = make(UPLOADS, BEGUN)
+    assert target.open(PLAN, None, base).detail == {"checks": "md5"}
+    assert not any("checksum" in name for name in wire.asked[1][1].headers)
+    target, wire = make(UPLOADS, BEGUN, url=AWS)
+    assert target.open(PLAN, None, base).detail == {"checks": "crc64nvme"}
+
+
+def test_the_checksums_of_an_upload_that_was_left_are_learned_from_its_parts(make: Make) -> None:
+    """MinIO tells them there alone."""
+    open_ = fine(
+        "<ListMultipartUploadsResult><Upload><Key>pre/trip/a b.bin</Key><UploadId>U9</UploadId></Upload>"
+        "</ListMultipartUploadsResult>"
+    )
+    parts = fine("<ListPartsResult><ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm></ListPartsResult>")
+    target, _ = make(open_, parts, url=URL + "&adopt_after=0")
+    session = target.open(PLAN, None, None)
+    assert (session.id, session.detail, session.taken_over) == ("U9", {"checks": "crc64nvme"}, True)
+
+
+def test_the_bucket_itself_is_never_removed_as_a_name(make: Make) -> None:
+    target, wire = make()
+    assert target.remove([""]) == []
+    assert wire.asked == []
 
 
 def test_a_server_that_checks_nothing_gets_no_checksum_headers(make: Make, source: Source) -> None:

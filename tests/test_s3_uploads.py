@@ -57,7 +57,7 @@ class Rig:
 
         self.proxy.at(Rule(is_due, kill))
         process.append(self.cli.start(*words))
-        process[0].communicate(timeout=60)
+        process[0].communicate(timeout=500)
         assert process[0].returncode == -signal.SIGKILL
         return process[0]
 
