@@ -47,11 +47,13 @@ class Exchange:
 
 @dataclass
 class Rule:
-    """What happens at the next request that `matches`: `before` it goes on; its answer is cut off when `cut`."""
+    """What happens at the next request that `matches`: `before` it goes on; its answer is cut off when `cut`; it gets
+    this `answer` and does not go on."""
 
     matches: Callable[[Exchange], bool]
     before: Callable[[Exchange], object] | None = None
     cut: bool = False
+    answer: bytes | None = None
     times: int = 1
 
 
@@ -150,6 +152,11 @@ class _Connection(socketserver.BaseRequestHandler):
         rule = self.server.proxy.note(exchange)
         if rule and rule.before:
             rule.before(exchange)
+        if rule and rule.answer is not None:
+            client.take(exchange.size)
+            exchange.status = int(rule.answer.split(b" ", 2)[1])
+            client.socket.sendall(rule.answer)
+            return True
         try:
             server.socket.sendall(head)
             client.move(exchange.size, server, exchange)

@@ -596,6 +596,20 @@ def test_a_complete_that_knows_no_upload_looks_at_the_object(make: Make) -> None
         complete(target)
 
 
+@pytest.mark.parametrize("told", ["", WHOLE, f"&quot;{WHOLE}&quot;"], ids=["empty", "unquoted", "quoted"])
+def test_ceph_says_the_etag_of_a_completed_upload_later_or_without_quotes(make: Make, told: str) -> None:
+    done = fine(f"<CompleteMultipartUploadResult><ETag>{told}</ETag></CompleteMultipartUploadResult>")
+    target, wire = make(done, *([] if told else [THERE]))
+    assert complete(target) == WHOLE
+    assert len(wire.asked) == (1 if told else 2)
+
+
+def test_ceph_knows_no_key_where_others_know_no_upload(make: Make, source: Source) -> None:
+    assert len(make(error(404, "NoSuchKey"), THERE)[0].survey(SESSION, PLAN, RECEIPTS).held) == 2
+    with pytest.raises(SessionLost):
+        send(make(error(404, "NoSuchKey"))[0], source)
+
+
 def test_a_complete_that_can_never_succeed(make: Make) -> None:
     with pytest.raises(SessionLost):
         complete(make(error(400, "InvalidPart"))[0])

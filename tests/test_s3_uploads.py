@@ -277,6 +277,39 @@ def test_a_lost_reply_is_resolved(rig: Rig, matches: Callable[[Exchange], bool])
     assert rig.key("big.bin") == data
 
 
+def refusal(status: int, code: str, more: str = "") -> bytes:
+    body = f"<Error><Code>{code}</Code><Message>told you so</Message></Error>"
+    return f"HTTP/1.1 {status} No\r\n{more}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def test_credentials_that_expire_in_the_middle_pause_the_job(rig: Rig) -> None:
+    data = rig.cli.source("big.bin", 4 * PART)
+    expired = refusal(400, "ExpiredToken")
+    rig.proxy.at(Rule(lambda seen: seen.part == 3 and seen.size > 1, answer=expired, times=99))
+    ran = rig.cli.json("put", "big.bin", "--chunk-size", "5MiB", "--jobs", "1")
+    assert (ran.code, ran.result["state"], ran.result["error"]["reason"]) == (3, "paused", "expired")
+    there = confirmed(rig.cli)
+    assert there
+    rig.proxy.fresh()
+    assert rig.cli.json("resume").result["state"] == "completed"
+    assert set(rig.sent()) == {1, 2, 3, 4} - there
+    assert rig.key("big.bin") == data
+
+
+@pytest.mark.parametrize(
+    "answer", [refusal(503, "SlowDown", "Retry-After: 1\r\n"), refusal(500, "InternalError")], ids=["slow down", "500"]
+)
+def test_a_busy_server_is_asked_again(rig: Rig, answer: bytes) -> None:
+    data = rig.cli.source("big.bin", 3 * PART)
+    rig.proxy.at(Rule(lambda seen: seen.part == 2 and seen.size > 1, answer=answer))
+    rig.proxy.at(Rule(lambda seen: seen.method == "POST" and "uploadId=" in seen.path, answer=answer))
+    ran = rig.cli.json("put", "big.bin", "--chunk-size", "5MiB")
+    assert ran.code == 0
+    assert [told["step"] for told in ran.of("retrying")] == ["upload", "complete"]
+    assert sorted(rig.sent()) == [1, 2, 3]
+    assert rig.key("big.bin") == data
+
+
 def test_killed_after_complete_was_sent(rig: Rig) -> None:
     """The upload is gone and the object is there: nothing is sent again."""
     data = rig.cli.source("big.bin", 3 * PART)
