@@ -197,6 +197,7 @@ class JobStatus(JobEvent):
     expires_at: str | None
     last_error: ErrorInfo | None
     resume_command: str | None
+    bytes_copied: int = 0
 
 
 @dataclass(frozen=True, slots=True)

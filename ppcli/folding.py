@@ -56,7 +56,7 @@ def _reset(manifest: Manifest, file: FileEntry, step: steps.Reset) -> None:
         chunk.xxh3 = chunk.etag = chunk.evidence = chunk.slot = None
         _move(manifest, chunk, ChunkState.PLANNED)
     if step.session_lost:
-        file.session = None
+        file.session, file.copied = None, 0
     file.completing = False
 
 
@@ -81,6 +81,10 @@ def _opened(manifest: Manifest, file: FileEntry, step: steps.Opened) -> None:
 
 def _compared(manifest: Manifest, file: FileEntry, step: steps.Compared) -> None:
     file.recheck = False
+
+
+def _copied(manifest: Manifest, file: FileEntry, step: steps.Copied) -> None:
+    file.copied += step.size
 
 
 def _digested(manifest: Manifest, file: FileEntry, step: steps.Digested) -> None:
@@ -130,6 +134,7 @@ _FOLDS: Mapping[type[Step], Callable[[Manifest, FileEntry, Any], None]] = {
     steps.Confirmed: _confirmed,
     steps.Reset: _reset,
     steps.Replanned: _replanned,
+    steps.Copied: _copied,
     steps.Compared: _compared,
     steps.Digested: _digested,
     steps.Completing: _completing,

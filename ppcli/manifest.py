@@ -23,7 +23,8 @@ STDIN = "-"
 class FileEntry:
     """One file of a job. `path` is the source's absolute path, or `-` for spooled stdin; `fingerprint` is None for a
     source that could not be read when the job was made. `recheck`: the source changed since some chunks were confirmed,
-    and they have not been compared with it yet. `completing`: the target may have completed it already."""
+    and they have not been compared with it yet. `completing`: the target may have completed it already. `copied` bytes
+    were kept or copied on the target's side."""
 
     name: str
     path: str
@@ -35,6 +36,7 @@ class FileEntry:
     state: JobState = JobState.INITIATED
     recheck: bool = False
     completing: bool = False
+    copied: int = 0
     location: str | None = None
     action: Action | None = None
     failure: Failure | None = None

@@ -102,6 +102,14 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class Copied:
+    """`size` bytes of the file were kept or copied on the target's side; their chunks are confirmed by other steps."""
+
+    file: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Digested:
     """The digest of the whole source is known before its upload."""
 
@@ -157,6 +165,7 @@ Step: TypeAlias = (
     | Reset
     | Replanned
     | Compared
+    | Copied
     | Digested
     | Completing
     | Completed
@@ -175,6 +184,7 @@ _KINDS: Mapping[str, type[Any]] = {
     "reset": Reset,
     "replanned": Replanned,
     "compared": Compared,
+    "copied": Copied,
     "digested": Digested,
     "completing": Completing,
     "completed": Completed,

@@ -46,6 +46,7 @@ class Summary:
     failure: Failure | None
     wanted: tuple[Wanted, ...]
     options: JobOptions
+    bytes_copied: int = 0
 
     @property
     def chunks(self) -> int:
@@ -76,6 +77,7 @@ def summarize(manifest: Manifest) -> Summary:
         expires_at=min(expiries, default=None),
         failure=manifest.failure,
         options=manifest.options,
+        bytes_copied=sum(f.copied for f in manifest.files),
         wanted=() if manifest.state.finished else tuple(Wanted(f.name, f.path) for f in open_files),
     )
 

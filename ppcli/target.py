@@ -153,6 +153,15 @@ class Store(Protocol):
 
 
 @runtime_checkable
+class Ranged(Protocol):
+    """A `Store` across a network, from which several ranges of one object come faster than one after the other."""
+
+    def read_range(self, remote: Remote, offset: int, size: int) -> Iterator[memoryview]:
+        """As `Store.read`, but only `size` bytes, of exactly this version of the object."""
+        ...
+
+
+@runtime_checkable
 class Linker(Protocol):
     """A target that knows content by its digest, whatever its name."""
 
@@ -168,6 +177,16 @@ class Learner(Protocol):
 
     def learn(self) -> None:
         """Ask it, once: from then on `limits` tells. Before, `limits` tells what is usual."""
+        ...
+
+
+@runtime_checkable
+class Overview(Protocol):
+    """A target that can look at many names at once."""
+
+    def foresee(self, names: Sequence[str]) -> None:
+        """`find` is about to be asked for each of these, in any order and from any thread: learn what can be learned of
+        all of them with fewer calls, if that is less work. Holds for one `find` of each."""
         ...
 
 

@@ -20,7 +20,8 @@ PIECE = 64 << 10
 @dataclass
 class Exchange:
     """One request, and what became of it: `status` is None when no answer came, `delivered` False when we ate it. A
-    rule may set `limit`: after so many bytes of the body both connections are cut."""
+    rule may set `limit`: after so many bytes of the body both connections are cut; and `flip`: this byte of the answer
+    comes as another."""
 
     method: str
     path: str
@@ -29,6 +30,8 @@ class Exchange:
     status: int | None = None
     delivered: bool = False
     limit: int | None = None
+    range: str = ""
+    flip: int | None = None
 
     @property
     def chunk(self) -> int | None:
@@ -44,11 +47,13 @@ class Exchange:
 
 @dataclass
 class Rule:
-    """What happens at the next request that `matches`: `before` it goes on; its answer is cut off when `cut`."""
+    """What happens at the next request that `matches`: `before` it goes on; its answer is cut off when `cut`; it gets
+    this `answer` and does not go on."""
 
     matches: Callable[[Exchange], bool]
     before: Callable[[Exchange], object] | None = None
     cut: bool = False
+    answer: bytes | None = None
     times: int = 1
 
 
@@ -143,10 +148,15 @@ class _Connection(socketserver.BaseRequestHandler):
         """Pass one request and its answer; gives whether the connection lives on."""
         head, fields = client.head()
         method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
-        exchange = Exchange(method, path, int(fields.get("content-length", 0)))
+        exchange = Exchange(method, path, int(fields.get("content-length", 0)), range=fields.get("range", ""))
         rule = self.server.proxy.note(exchange)
         if rule and rule.before:
             rule.before(exchange)
+        if rule and rule.answer is not None:
+            client.take(exchange.size)
+            exchange.status = int(rule.answer.split(b" ", 2)[1])
+            client.socket.sendall(rule.answer)
+            return True
         try:
             server.socket.sendall(head)
             client.move(exchange.size, server, exchange)
@@ -154,6 +164,8 @@ class _Connection(socketserver.BaseRequestHandler):
             pass  # an early answer: let it through
         answer, fields = server.head()
         body = b"" if method == "HEAD" else server.body(fields)
+        if exchange.flip is not None:
+            body = body[: exchange.flip] + bytes([body[exchange.flip] ^ 1]) + body[exchange.flip + 1 :]
         exchange.status = int(answer.split(b" ", 2)[1])
         if rule and rule.cut:
             return False

@@ -41,9 +41,20 @@ KEYS = {
 _BUCKETS = itertools.count(1)
 _SERVER = """
 import logging, sys
+from moto.s3.models import S3Backend
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+def copy_part(self, dest_bucket_name, multipart_id, part_id, src_bucket_name, src_key_name, src_version_id,
+              start_byte, end_byte):
+    # its own reads the whole object for each part
+    there = self.get_object(src_bucket_name, src_key_name, version_id=src_version_id)
+    with there.lock:
+        there._value_buffer.seek(start_byte or 0)
+        data = there._value_buffer.read(-1 if end_byte is None else end_byte + 1 - start_byte)
+    return self.get_bucket(dest_bucket_name).multiparts[multipart_id].set_part(part_id, data)
+
+S3Backend.upload_part_copy = copy_part
 logging.getLogger("werkzeug").disabled = True
 WSGIRequestHandler.protocol_version = "HTTP/1.1"
 app = DomainDispatcherApplication(create_backend_app)

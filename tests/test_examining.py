@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,9 @@ class Looking:
         self._act(int(found.name), on_bytes)
         told = FileCompleted(None, found.name, "", 0, found.name, None, Action.UNCHANGED, 0, Evidence.CONTENT)
         return Unchanged(told, 1)
+
+    def foresee(self, names: Sequence[str]) -> None:
+        pass
 
     def unknown(self, path: Path) -> int:
         return self._size

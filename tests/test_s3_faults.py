@@ -16,11 +16,12 @@ from s3_kit import KEYS
 
 from ppcli import checksums
 from ppcli.errors import Credentials, Damaged, Doubt, PpcliError, Rejected, SessionLost, StepFailure, Transient, Usage
-from ppcli.model import Evidence, FilePlan, Part, Receipt, Session
+from ppcli.model import Evidence, FilePlan, Part, Receipt, Remote, Session
 from ppcli.source import Source
 from ppcli.target import Body
 from ppcli.targets import Settings, connect, s3_xml
 from ppcli.targets.s3 import S3Target
+from ppcli.targets.s3_proof import Trailing
 from ppcli.targets.s3_signing import Key, query_of, signed
 from ppcli.transport import Reply, Request, Transport
 
@@ -60,14 +61,14 @@ class Wire:
     def __init__(self, *answers: Answer | Exception) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[str, Request]] = []
+        self.bodies: list[bytes] = []
 
     def transport(self, base: str) -> Transport:
         wire = self
 
         class Scripted(Transport):
             def send(self, request: Request, body: Body | None = None) -> Reply:
-                for _ in body or ():
-                    pass
+                wire.bodies.append(b"".join(bytes(piece) for piece in body or ()))
                 wire.asked.append((base, request))
                 answer = wire.answers.pop(0)
                 if isinstance(answer, Exception):
@@ -299,18 +300,65 @@ def test_a_head_without_a_reason_is_asked_again_with_one(make: Make) -> None:
         target.find("x")
 
 
-def checked(*, verifies: bool) -> list[Answer]:
-    return [BEGUN, fine(etag="x"), error(400, "BadDigest") if verifies else fine(etag="x")]
+def bucket(*names: str) -> Answer:
+    keys = "".join(f"<Contents><Key>pre/{name}</Key><Size>1</Size><ETag>x</ETag></Contents>" for name in names)
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+    return fine(f"<ListBucketResult>{keys}{more}</ListBucketResult>")
+
+
+NAMES = [f"d/{number:03}" for number in range(100)]
+
+
+def test_one_listing_tells_which_names_are_new(make: Make) -> None:
+    target, wire = make(bucket("d/000", "d/005"), bucket("d/050x", "d/1", "d/2"), *[MISSING] * 3)
+    target.foresee(NAMES)
+    assert len(wire.asked) == 2
+    for name in ("d/001", "d/000", "d/005", "d/099", "d/001"):
+        assert target.find(name) is None
+    assert [request.path for _, request in wire.asked[2:]] == [f"/box/pre/d/{name}" for name in ("000", "005", "001")]
+
+
+@pytest.mark.parametrize("answer", [error(403, "AccessDenied"), error(501, "NotImplemented")])
+def test_without_a_listing_each_name_is_asked_for(make: Make, answer: Answer) -> None:
+    target, wire = make(answer, MISSING)
+    target.foresee(NAMES)
+    assert target.find(NAMES[0]) is None
+    assert len(wire.asked) == 2
+
+
+def test_a_listing_that_is_longer_than_the_questions_it_saves_is_given_up(make: Make) -> None:
+    endless = [bucket(*(f"d/000-{number}" for number in range(1000))) for _ in range(9)]
+    target, wire = make(*endless)
+    target.foresee(NAMES)
+    assert len(wire.asked) == 5
+    wire.answers = [MISSING]
+    assert target.find("d/001") is None
+    assert len(wire.asked) == 6
+
+
+def test_for_a_few_names_nothing_is_listed(make: Make) -> None:
+    target, wire = make(MISSING)
+    target.foresee(NAMES[:3])
+    target.find(NAMES[0])
+    assert wire.calls == ["HEAD"]
+
+
+def checked(*trailer: Answer | Exception, verifies: bool) -> list[Answer | Exception]:
+    """What the questions get that find out how a server checks; `trailer` is for those about trailers."""
+    return [BEGUN, fine(etag="x"), error(400, "BadDigest") if verifies else fine(etag="x"), *trailer]
+
+
+NO_TRAILER = error(400, "XAmzContentSHA256Mismatch")
 
 
 def test_a_server_that_refuses_a_wrong_checksum_is_believed_from_then_on(make: Make, source: Source) -> None:
-    target, wire = make(UPLOADS, *checked(verifies=True))
+    target, wire = make(UPLOADS, *checked(NO_TRAILER, verifies=True))
     session = target.open(PLAN, None, None)
     assert session.detail == {"checks": "crc64nvme"}
     again, wire = make(UPLOADS, BEGUN)
     assert again.open(PLAN, None, None).detail == {"checks": "crc64nvme"}
     assert wire.asked[1][1].headers["x-amz-checksum-algorithm"] == "CRC64NVME"
-    value = base64.b64encode(bytes.fromhex(checksums.digest_of([memoryview(PARTS[0])], "crc64nvme")[10:])).decode()
+    value = crc64nvme(PARTS[0])
     target, wire = make(fine(etag="opaque", **{"x-amz-checksum-crc64nvme": value}))
     receipt = send(target, source, session)
     assert receipt.evidence is Evidence.CONTENT
@@ -318,6 +366,89 @@ def test_a_server_that_refuses_a_wrong_checksum_is_believed_from_then_on(make: M
     target, _ = make(fine(etag="opaque", **{"x-amz-checksum-crc64nvme": "AAAA"}))
     with pytest.raises(Damaged):
         send(target, source, session)
+
+
+def crc64nvme(data: bytes) -> str:
+    hexadecimal = checksums.digest_of([memoryview(data)], "crc64nvme").partition(":")[2]
+    return base64.b64encode(bytes.fromhex(hexadecimal)).decode()
+
+
+def test_where_trailers_are_checked_a_part_is_read_once(make: Make, source: Source) -> None:
+    refused = error(400, "XAmzContentChecksumMismatch")
+    target, wire = make(UPLOADS, *checked(fine(etag="x"), refused, verifies=True))
+    session = target.open(PLAN, None, None)
+    value = crc64nvme(PARTS[0])
+    right, wrong = wire.bodies[-2:]
+    assert right == f"1\r\np\r\n0\r\nx-amz-checksum-crc64nvme:{crc64nvme(b'p')}\r\n\r\n".encode()
+    assert wrong == right.replace(crc64nvme(b"p").encode(), crc64nvme(b"q").encode())
+    target, wire = make(fine(etag="opaque", **{"x-amz-checksum-crc64nvme": value}))
+    read: list[int] = []
+    receipt = target.upload(session, PLAN, PART, 1, source.body(PART, on_bytes=read.append))
+    assert (receipt.evidence, receipt.checksum) == (Evidence.CONTENT, source.checksum(PART))
+    assert sum(read) == len(PARTS[0])
+    headers, sent = wire.asked[0][1].headers, wire.bodies[0]
+    assert headers["x-amz-content-sha256"] == "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+    assert headers["x-amz-decoded-content-length"] == str(len(PARTS[0]))
+    end = f"\r\n0\r\nx-amz-checksum-crc64nvme:{value}\r\n\r\n".encode()
+    assert sent == b"500000\r\n" + PARTS[0] + end
+    target, _ = make(fine(etag="opaque", **{"x-amz-checksum-crc64nvme": "AAAA"}))
+    with pytest.raises(Damaged):
+        send(target, source, session)
+
+
+@pytest.mark.parametrize("size", [0, 1, 8 * MIB - 1, 8 * MIB, 8 * MIB + 1, 20 * MIB])
+@pytest.mark.parametrize("piece", [MIB, 3 * MIB // 7])
+def test_the_frames_of_a_body_with_a_trailer(tmp_path: Path, size: int, piece: int) -> None:
+    data = (DATA * 2)[:size]
+    (tmp_path / "b").write_bytes(data)
+    with Source(tmp_path / "b") as opened:
+        body = Trailing(opened.body(Part(0, 0, size), piece=piece), "crc64nvme")
+        sent = b"".join(bytes(one) for one in body)
+    assert len(sent) == body.size
+    read = b""
+    while frame := int(sent.partition(b"\r\n")[0], 16):
+        sent = sent.partition(b"\r\n")[2]
+        read, sent = read + sent[:frame], sent[frame:].removeprefix(b"\r\n")
+    assert read == data
+    assert sent == f"0\r\nx-amz-checksum-crc64nvme:{crc64nvme(data)}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("answer", [error(403, "SignatureDoesNotMatch"), error(500, "InternalError"), Transient("cut")])
+def test_a_server_that_knows_no_trailers_is_not_asked_again(make: Make, source: Source, answer: Answer) -> None:
+    more = [fine("<ListPartsResult/>")] if isinstance(answer, tuple) and answer[0] == 500 else []
+    target, _ = make(UPLOADS, *checked(answer, *more, verifies=True))
+    session = target.open(PLAN, None, None)
+    target, wire = make(fine(etag="x", **{"x-amz-checksum-crc64nvme": crc64nvme(PARTS[0])}))
+    assert send(target, source, session).evidence is Evidence.CONTENT
+    assert "x-amz-trailer" not in wire.asked[0][1].headers
+
+
+def test_elsewhere_than_on_aws_parts_are_copied_into_an_upload_without_checksums(make: Make) -> None:
+    """MinIO refuses to copy into one with checksums."""
+    base = Remote("a", "s3://box/a", len(DATA), slots=("there x y",))
+    target, wire = make(UPLOADS, BEGUN)
+    assert target.open(PLAN, None, base).detail == {"checks": "md5"}
+    assert not any("checksum" in name for name in wire.asked[1][1].headers)
+    target, wire = make(UPLOADS, BEGUN, url=AWS)
+    assert target.open(PLAN, None, base).detail == {"checks": "crc64nvme"}
+
+
+def test_the_checksums_of_an_upload_that_was_left_are_learned_from_its_parts(make: Make) -> None:
+    """MinIO tells them there alone."""
+    open_ = fine(
+        "<ListMultipartUploadsResult><Upload><Key>pre/trip/a b.bin</Key><UploadId>U9</UploadId></Upload>"
+        "</ListMultipartUploadsResult>"
+    )
+    parts = fine("<ListPartsResult><ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm></ListPartsResult>")
+    target, _ = make(open_, parts, url=URL + "&adopt_after=0")
+    session = target.open(PLAN, None, None)
+    assert (session.id, session.detail, session.taken_over) == ("U9", {"checks": "crc64nvme"}, True)
+
+
+def test_the_bucket_itself_is_never_removed_as_a_name(make: Make) -> None:
+    target, wire = make()
+    assert target.remove([""]) == []
+    assert wire.asked == []
 
 
 def test_a_server_that_checks_nothing_gets_no_checksum_headers(make: Make, source: Source) -> None:
@@ -463,6 +594,20 @@ def test_a_complete_that_knows_no_upload_looks_at_the_object(make: Make) -> None
     target, _ = make(error(404, "NoSuchUpload"), MISSING)
     with pytest.raises(SessionLost):
         complete(target)
+
+
+@pytest.mark.parametrize("told", ["", WHOLE, f"&quot;{WHOLE}&quot;"], ids=["empty", "unquoted", "quoted"])
+def test_ceph_says_the_etag_of_a_completed_upload_later_or_without_quotes(make: Make, told: str) -> None:
+    done = fine(f"<CompleteMultipartUploadResult><ETag>{told}</ETag></CompleteMultipartUploadResult>")
+    target, wire = make(done, *([] if told else [THERE]))
+    assert complete(target) == WHOLE
+    assert len(wire.asked) == (1 if told else 2)
+
+
+def test_ceph_knows_no_key_where_others_know_no_upload(make: Make, source: Source) -> None:
+    assert len(make(error(404, "NoSuchKey"), THERE)[0].survey(SESSION, PLAN, RECEIPTS).held) == 2
+    with pytest.raises(SessionLost):
+        send(make(error(404, "NoSuchKey"))[0], source)
 
 
 def test_a_complete_that_can_never_succeed(make: Make) -> None:

@@ -47,6 +47,7 @@ class Examination:
         workers = min(len(files), _AT_ONCE)
         try:
             self._total = self._unknown(files)
+            self._examiner.foresee([found.name for found, _ in files])
             for number in range(workers):
                 threading.Thread(target=self._work, name=f"examine-{number}", daemon=True).start()
             yield from self._in_order(files)

@@ -4,57 +4,83 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import xxhash
 
 from ppcli import checksums, disk
 from ppcli.app.objects import listed, not_found, store_of
+from ppcli.app.reading import Reader
 from ppcli.app.workplace import Workplace
-from ppcli.errors import Integrity, Rejected, StepFailure, Usage, local_error, local_io
+from ppcli.errors import Integrity, Rejected, Usage, local_error, local_io
 from ppcli.events import FileCompleted, Result
 from ppcli.model import Action, Evidence, Remote
 from ppcli.names import safe_relative
 from ppcli.requests import GetRequest
 from ppcli.retry import Step
-from ppcli.target import PIECE, Store, Target
+from ppcli.target import PIECE, Ranged, Store, Target
 
 STDOUT = "-"
+_FILES = 8
+"""Objects of a tree that are fetched side by side."""
+_AHEAD = 64
+"""Objects that may be fetched before the first of them is done."""
 
 
 def get(place: Workplace, request: GetRequest) -> Result:
     """Raises `NotFound`; `Rejected` (`exists`) before a different file would be replaced, and (`forbidden`) for a name
     that would leave the directory; `Integrity` when what was read is not what was stored."""
     target, store, name = store_of(place, request.to, request.name)
-    fetch = _Fetch(place, request, target, store)
-    if request.recursive:
-        return fetch.tree(name)
-    remote = place.call(Step.FIND, name, lambda: target.find(name))
-    if remote is None:
-        raise not_found(name, target)
-    if request.dest == STDOUT:
-        size = fetch.to_stdout(remote)
-    else:
-        size = fetch.to_file(remote, fetch.destination(remote.name))
-    return fetch.result(1, size)
+    reader = Reader(place, store)
+    try:
+        fetch = _Fetch(place, request, target, store, reader)
+        if request.recursive:
+            return fetch.tree(name)
+        remote = place.call(Step.FIND, name, lambda: target.find(name))
+        if remote is None:
+            raise not_found(name, target)
+        if request.dest == STDOUT:
+            return place.done(target=target.url, files=1, size=fetch.to_stdout(remote))
+        return fetch.result([fetch.to_file(remote, fetch.destination(remote.name))])
+    finally:
+        reader.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """An object that is in its file; `size` bytes of it were read now and compared with `digest` where there is one."""
+
+    remote: Remote
+    path: Path
+    digest: str | None
+    action: Action
+    size: int
 
 
 class _Fetch:
-    """One `get` under way."""
+    """One `get` under way. Several threads may fetch, different objects; the caller's tells of them."""
 
-    def __init__(self, place: Workplace, request: GetRequest, target: Target, store: Store) -> None:
+    def __init__(self, place: Workplace, request: GetRequest, target: Target, store: Store, reader: Reader) -> None:
         self._place = place
         self._request = request
         self._target = target
         self._store = store
-        self._unchanged: list[int] = []
+        self._reader = reader
 
-    def result(self, files: int, size: int) -> Result:
-        """`size` bytes were read for `files` objects."""
+    def result(self, fetched: Iterable[_Fetched]) -> Result:
+        """Tells of each object as it comes."""
+        files = size = unchanged = skipped = 0
+        for one in fetched:
+            self._tell(one)
+            files, size = files + 1, size + one.size
+            if one.action is Action.UNCHANGED:
+                unchanged, skipped = unchanged + 1, skipped + one.remote.size
         done = self._place.done(target=self._target.url, files=files, size=size)
-        return replace(done, files_unchanged=len(self._unchanged), bytes_skipped=sum(self._unchanged))
+        return replace(done, files_unchanged=unchanged, bytes_skipped=skipped)
 
     def destination(self, name: str) -> Path:
         """Where a single object goes: DEST, or below it where it is a directory, or `./LASTPART`."""
@@ -70,22 +96,42 @@ class _Fetch:
         prefix = name.rstrip("/") + "/" if name else ""
         last = prefix.rstrip("/").rpartition("/")[2] or "."
         root = Path(self._request.dest if self._request.dest is not None else last)
-        count = size = 0
-        for remote in listed(self._place, self._store, prefix):
-            path = root / safe_relative(remote.name[len(prefix) :])
-            _stay_below(root, path)
-            size += self.to_file(remote, path)
-            count += 1
-        if not count:
+
+        def found() -> Iterator[tuple[Remote, Path]]:
+            for remote in listed(self._place, self._store, prefix):
+                path = root / safe_relative(remote.name[len(prefix) :])
+                _stay_below(root, path)
+                yield remote, path
+
+        result = self.result(self._fetched(found()))
+        if not result.files_completed:
             raise not_found(prefix or name, self._target)
-        return self.result(count, size)
+        return result
+
+    def _fetched(self, found: Iterator[tuple[Remote, Path]]) -> Iterator[_Fetched]:
+        """All of these, in order; side by side where every call crosses a network."""
+        if not isinstance(self._store, Ranged):
+            for remote, path in found:
+                yield self.to_file(remote, path)
+            return
+        pool = ThreadPoolExecutor(_FILES, "get")
+        coming: deque[Future[_Fetched]] = deque()
+        try:
+            for remote, path in found:
+                coming.append(pool.submit(self.to_file, remote, path))
+                if len(coming) > _AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def to_stdout(self, remote: Remote) -> int:
         expected = self._target.digest(remote)
         algorithm = _algorithm(expected)
         digest = checksums.hasher(algorithm)
         size = 0
-        for piece in self._read(remote, 0):
+        for piece in self._reader.read(remote, 0):
             digest.update(piece)
             if not _print(piece):  # a reader that had enough is no failure
                 return size
@@ -94,14 +140,12 @@ class _Fetch:
             raise _damaged(remote)
         return size
 
-    def to_file(self, remote: Remote, path: Path) -> int:
-        """Read one object into `path`, going on where an earlier run stopped; gives the bytes that were read."""
+    def to_file(self, remote: Remote, path: Path) -> _Fetched:
+        """Read one object into `path`, going on where an earlier run stopped."""
         expected = self._expected(remote)
         if path.is_symlink() or path.exists():
             if path.is_file() and path.stat().st_size == remote.size and self._has(path, expected):
-                self._unchanged.append(remote.size)
-                self._tell(remote, path, expected, Action.UNCHANGED, 0)
-                return 0
+                return _Fetched(remote, path, expected, Action.UNCHANGED, 0)
             if not self._request.force:
                 raise _exists(path)
         if self._request.recursive:
@@ -112,8 +156,7 @@ class _Fetch:
         with local_io(f"write {path}"):
             size = self._fill(remote, partial, expected)
             _put_in_place(partial, path, force=self._request.force)
-        self._tell(remote, path, expected, Action.RESUMED if begun else Action.SENT, size)
-        return size
+        return _Fetched(remote, path, expected, Action.RESUMED if begun else Action.SENT, size)
 
     def _has(self, path: Path, expected: str | None) -> bool:
         return expected is not None and self._place.file_digest(path.absolute(), True, _algorithm(expected)) == expected
@@ -125,7 +168,7 @@ class _Fetch:
             algorithm = _algorithm(expected)
             digest = checksums.hasher(algorithm)
             offset = start = _hash_start(fd, remote.size, digest.update)
-            for piece in self._read(remote, offset):
+            for piece in self._reader.read(remote, offset):
                 disk.write_all(fd, piece, offset)
                 digest.update(piece)
                 offset += len(piece)
@@ -137,32 +180,15 @@ class _Fetch:
         finally:
             os.close(fd)
 
-    def _read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
-        """The bytes from `offset` on, under the retry policy: where the reading breaks off, it goes on from there, and
-        each piece that comes gives it all attempts anew."""
-        pieces: Iterator[memoryview] | None = None
-
-        def following() -> memoryview | None:
-            nonlocal pieces
-            if pieces is None:
-                pieces = self._store.read(remote, offset)
-            try:
-                return next(pieces, None)
-            except StepFailure:
-                pieces = None
-                raise
-
-        while (piece := self._place.call(Step.READ, remote.name, following)) is not None:
-            offset += len(piece)
-            yield piece
-
     def _expected(self, remote: Remote) -> str | None:
         return self._place.call(Step.READ, remote.name, lambda: self._target.digest(remote))
 
-    def _tell(self, remote: Remote, path: Path, digest: str | None, action: Action, size: int) -> None:
+    def _tell(self, one: _Fetched) -> None:
         """Only what was compared with a digest is verified."""
-        evidence = Evidence.CONTENT if digest else None
-        told = FileCompleted(None, remote.name, remote.location, remote.size, str(path), digest, action, size, evidence)
+        remote, evidence = one.remote, Evidence.CONTENT if one.digest else None
+        told = FileCompleted(
+            None, remote.name, remote.location, remote.size, str(one.path), one.digest, one.action, one.size, evidence
+        )
         self._place.listener.hear(told)
 
 

@@ -18,7 +18,7 @@ from ppcli.pipeline.context import failure
 from ppcli.requests import PutRequest
 from ppcli.retry import Step
 from ppcli.source import OnBytes, Source, fingerprint
-from ppcli.target import Learner, Linker, Target
+from ppcli.target import Learner, Linker, Overview, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,12 @@ class Examiner:
                 raise
             return self._failed(found, source, seen, error)
         return plan_file(self._target, found.name, source, seen, self._request.chunk_size, digest=digest)
+
+    def foresee(self, names: Sequence[str]) -> None:
+        """Before these are examined: the target may learn something of all of them at once."""
+        target = self._target
+        if isinstance(target, Overview):
+            self._place.call(Step.FIND, "the names there", lambda: target.foresee(names))
 
     def unknown(self, path: Path) -> int:
         """How many bytes `examine` will have to read of a file before anything can be sent."""

@@ -78,6 +78,7 @@ def _status(summary: Summary, holder: Holder | None) -> JobStatus:
         sources=summary.sources,
         chunks=ChunkCounts(summary.planned, summary.reserved, summary.uploaded, summary.confirmed, summary.chunks),
         bytes=ByteCounts(summary.bytes_confirmed, summary.bytes_total),
+        bytes_copied=summary.bytes_copied,
         evidence=summary.evidence,
         expires_at=timestamp(summary.expires_at) if summary.expires_at is not None else None,
         last_error=failure_info(summary.failure) if summary.failure else None,

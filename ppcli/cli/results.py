@@ -83,6 +83,8 @@ def _job_details(job: JobStatus) -> Iterator[str]:
         f"progress   {_job_percent(job)}%: {chunks.confirmed} of {counted(chunks.total, 'chunk')},"
         f" {format_size(done.confirmed)} of {format_size(done.total)}"
     )
+    if job.bytes_copied:
+        yield f"copied     {format_size(job.bytes_copied)} on the target"
     yield f"open       {chunks.planned} planned, {chunks.reserved} reserved, {chunks.uploaded} uploaded"
     yield f"evidence   {_evidence(job.evidence)}"
     if job.expires_at is not None:

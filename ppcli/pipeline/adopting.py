@@ -17,7 +17,7 @@ def adopt(context: Context, run: FileRun, parts: Sequence[Part]) -> Sequence[Par
     there = _replaced(run)
     if not there and not run.offers:
         return parts
-    rest, copied, kept = [], 0, 0
+    rest, copied, kept = [], [], 0
     for part in parts:
         receipt = _adopted(context, run, part, run.offers.get(part.index))
         found = receipt is not None
@@ -35,11 +35,13 @@ def adopt(context: Context, run: FileRun, parts: Sequence[Part]) -> Sequence[Par
             run.resumed = True
             context.skip(run, part.size)
         else:
-            copied += 1
             context.meter.copied(part.size)
+            copied.append(part.size)
+    if copied:
+        context.recorder.post(steps.Copied(run.index, sum(copied)))
     if copied or kept:
         context.recorder.flush()
-    context.feed.adopted(run, copied, kept)
+    context.feed.adopted(run, len(copied), kept)
     return rest
 
 

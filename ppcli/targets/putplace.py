@@ -240,8 +240,14 @@ class PutPlaceTarget:
         return (self._remote(entry) for entry in self._entries.listed(prefix))
 
     def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
+        return self._content(remote, offset, None)
+
+    def read_range(self, remote: Remote, offset: int, size: int) -> Iterator[memoryview]:
+        return self._content(remote, offset, size)
+
+    def _content(self, remote: Remote, offset: int, size: int | None) -> Iterator[memoryview]:
         assert remote.digest is not None
-        with self._transport.stream(self._own.content(remote.digest, offset)) as stream:
+        with self._transport.stream(self._own.content(remote.digest, offset, size)) as stream:
             if stream.status in (404, 405):
                 raise Rejected(
                     f"{self.url} does not give content back: this server can only take files.",
@@ -250,7 +256,7 @@ class PutPlaceTarget:
                 )
             if stream.status == 416:
                 return
-            if offset and stream.status != 206:
+            if (offset or size) and stream.status != 206:
                 raise Transient("the server does not go on in the middle of a file")
             yield from stream.pieces()
 

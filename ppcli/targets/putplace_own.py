@@ -144,9 +144,9 @@ class OwnApi:
         reply = self._send(Request("GET", path, expect=_NO_SUCH_ROUTE))
         return record_of(reply) if reply.status == 200 else None
 
-    def content(self, digest: str, offset: int) -> Request:
-        """The request for the bytes from `offset` on; only our own server has them to give."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+    def content(self, digest: str, offset: int, size: int | None = None) -> Request:
+        """The request for `size` bytes from `offset` on (None: all of them); only our own server has them to give."""
+        headers = {"Range": f"bytes={offset}-{offset + size - 1 if size else ''}"} if offset or size else {}
         path = self._path(f"/api/files/{hex_of(digest)}/content")
         return Request("GET", path, headers, expect=frozenset({404, 405, 416}))
 

@@ -74,7 +74,8 @@ class S3Target(Contents):
         key = self._wanted.key(file.name)
         if not file.fresh and (taken := self._taken_over(key, file)) is not None:
             return taken
-        upload, checks = self._uploads.create(key, self._headers(file))
+        copies = base is not None and bool(base.slots)
+        upload, checks = self._uploads.create(key, self._headers(file), copies=copies)
         self._memory.learn_upload(upload, file.job)
         return Session(upload, detail={_CHECKS: checks})
 
@@ -85,16 +86,16 @@ class S3Target(Contents):
             same = {r.index: r for r in known if there and there.size == r.size and there.etag == Tag.of(r).etag}
             return Survey(same, authoritative=True)
         try:
-            parts = self._api.parts(key, session.id)
+            stored = self._api.parts(key, session.id)
         except SessionLost:
             if self._uploads.finished(key, file, known):
                 return Survey({receipt.index: receipt for receipt in known}, authoritative=True)
             raise
-        if parts is None:
+        if stored is None:
             return Survey({}, authoritative=False)
         ours = {receipt.index: receipt for receipt in known if receipt.etag is not None}
         held: dict[int, Receipt] = {}
-        for part in parts:
+        for part in stored.parts:
             index, checks = part.number - 1, session.detail.get(_CHECKS, MD5)
             mine = ours.get(index)
             if mine is not None and (mine.size, Tag.of(mine).etag) == (part.size, part.etag):
@@ -128,10 +129,11 @@ class S3Target(Contents):
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
         key = self._wanted.key(file.name)
         checks = session.detail.get(_CHECKS) or self._uploads.checks or MD5
-        measured = Measured(body, checks)
         if session.id == _PUT:
+            measured = Measured(body, checks)
             got = self._put(key, file, measured)
         else:
+            measured = self._uploads.measured(body, checks)
             got = self._api.part(key, session.id, int(slot), measured.headers, measured)
         if isinstance(got, Fault):
             raise got.error()

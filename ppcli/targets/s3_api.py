@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
@@ -49,6 +49,15 @@ class StoredPart:
     etag: str
     modified: float | None
     checksums: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The parts of an upload. `algorithm` is that of its checksums, empty where it has none or the server does not say
+    so."""
+
+    parts: Sequence[StoredPart]
+    algorithm: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +168,7 @@ class Api:
             raise got.error()
         return _part(_successful(got, self._wire.host), number, last - first + 1)
 
-    def parts(self, key: str, upload: str) -> list[StoredPart] | None:
+    def parts(self, key: str, upload: str) -> Held | None:
         """All parts of an upload; None where the server does not list them. Raises `SessionLost`."""
         found: list[StoredPart] = []
         marker = 0
@@ -178,7 +187,7 @@ class Api:
             found += [_part(node, node.number("PartNumber"), node.number("Size")) for node in page.all("Part")]
             following = page.number("NextPartNumberMarker") if page.true("IsTruncated") else 0
             if following <= marker:
-                return found
+                return Held(found, (page.text("ChecksumAlgorithm") or "").strip())
             marker = following
 
     def complete(
@@ -248,17 +257,15 @@ class Api:
             raise Fault(status, code, words, self._wire.host, None, {}).error()
 
     @contextmanager
-    def content(self, key: str, offset: int, etag: str | None) -> Iterator[Iterator[memoryview]]:
-        """The bytes from `offset` to the end."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        if etag:
-            headers["If-Match"] = f'"{etag}"'
+    def content(self, key: str, first: int, size: int, etag: str | None) -> Iterator[Iterator[memoryview]]:
+        """`size` bytes from `first` on, at least one, of exactly that object."""
+        headers = {"Range": f"bytes={first}-{first + size - 1}"} | ({"If-Match": f'"{etag}"'} if etag else {})
         with self._wire.stream(key, headers) as stream:
             if stream.status >= 300:
                 said = b"".join(bytes(piece) for piece in stream.pieces())
                 raise Fault.of(Reply(stream.status, stream.headers, said), self._wire.host).error()
-            if offset and stream.status != 206:
-                raise Transient("the server does not go on in the middle of an object")
+            if stream.status != 206 and (first or stream.headers.get("content-length") != str(size)):
+                raise Transient("the server does not give a part of an object")
             yield stream.pieces()
 
 

@@ -18,6 +18,16 @@ CREATE TABLE IF NOT EXISTS object (place TEXT, key TEXT, etag TEXT, part_size IN
 CREATE TABLE IF NOT EXISTS upload (id TEXT PRIMARY KEY, job TEXT) WITHOUT ROWID;
 """
 _XXH3 = 16
+_TRAILER = "trailer"
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """How an endpoint was seen to check what it gets: the name of a checksum, which may follow the bytes (`trailer`),
+    or `md5`."""
+
+    algorithm: str
+    trailer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +46,15 @@ class Memory(memory.Memory):
         self._endpoint = endpoint
         self._place = f"{endpoint}/{bucket}"
 
-    def checks(self) -> str | None:
-        """The name of the checksum that the endpoint was seen to check."""
+    def checks(self) -> Checks | None:
+        """Of the endpoint, where that is known."""
         row = self._get("SELECT checks FROM endpoint WHERE place = ?", self._endpoint)
-        return str(row[0]) if row else None
+        algorithm, _, form = str(row[0]).partition("+") if row else ("", "", "")
+        return Checks(algorithm, form == _TRAILER) if algorithm else None
 
-    def learn_checks(self, name: str) -> None:
-        self._put("INSERT OR REPLACE INTO endpoint VALUES (?, ?)", self._endpoint, name)
+    def learn_checks(self, seen: Checks) -> None:
+        text = f"{seen.algorithm}+{_TRAILER}" if seen.trailer else seen.algorithm
+        self._put("INSERT OR REPLACE INTO endpoint VALUES (?, ?)", self._endpoint, text)
 
     def parts(self, key: str, etag: str) -> Parts | None:
         """Of exactly this version of an object."""

@@ -17,6 +17,10 @@ MD5 = "md5"
 CHECKED = ("crc64nvme", "crc32c")
 """Checksums that a server may check, best first."""
 ELEMENTS = {"crc64nvme": "ChecksumCRC64NVME", "crc32c": "ChecksumCRC32C"}
+TRAILED = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+"""What the signature says of a body whose checksum follows it."""
+_FRAME = 8 << 20
+"""Bytes of a body between two of its sizes; some servers take no more than 16 MiB."""
 _MD5_ETAG = re.compile(r"[0-9a-f]{32}")
 _PARTS_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+")
 _OPAQUE = ("aws:kms", "aws:kms:dsse", "aws:fsx")
@@ -84,6 +88,54 @@ class Measured:
         if stored != value:
             raise Damaged(f"the server stored {self.algorithm} {stored}, {value} was sent")
         return Tag(etag, self.algorithm, value), Evidence.CONTENT
+
+
+class Trailing(Measured):
+    """A body that is read once: its checksum is computed on its way and follows it (`aws-chunked` with a trailer)."""
+
+    def __init__(self, body: Body, algorithm: str) -> None:
+        self._body = body
+        self.algorithm = algorithm
+        self._name = f"x-amz-checksum-{algorithm}"
+        self.digest = checksums.hasher(algorithm).digest()
+
+    @property
+    def size(self) -> int:
+        whole, rest = divmod(self._body.size, _FRAME)
+        frames = whole * (_FRAME + len(_opening(_FRAME)) + 2) + (rest + len(_opening(rest)) + 2 if rest else 0)
+        return frames + len(self._end())
+
+    def __iter__(self) -> Iterator[memoryview]:
+        hasher = checksums.hasher(self.algorithm)
+        left, frame = self._body.size, 0
+        for piece in self._body:
+            at = 0
+            while at < len(piece):
+                if not frame:
+                    frame = min(left, _FRAME)
+                    yield memoryview(_opening(frame) if left == self._body.size else b"\r\n" + _opening(frame))
+                going = piece[at : at + frame]
+                hasher.update(going)
+                yield going
+                at, frame, left = at + len(going), frame - len(going), left - len(going)
+        self.digest = hasher.digest()
+        yield memoryview(b"\r\n" + self._end() if self._body.size else self._end())
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {
+            "Content-Encoding": "aws-chunked",
+            "x-amz-content-sha256": TRAILED,
+            "x-amz-decoded-content-length": str(self._body.size),
+            "x-amz-trailer": self._name,
+        }
+
+    def _end(self) -> bytes:
+        return f"0\r\n{self._name}:{base64.b64encode(self.digest).decode()}\r\n\r\n".encode()
+
+
+def _opening(size: int) -> bytes:
+    return b"%x\r\n" % size
 
 
 def digest(body: Body, algorithm: str) -> bytes:

@@ -9,13 +9,17 @@ from ppcli.errors import Rejected, SessionLost, Usage
 from ppcli.model import Incomplete, Notice, Remote
 from ppcli.targets import s3_proof, s3_url
 from ppcli.targets.s3_api import Api, Object
-from ppcli.targets.s3_memory import Memory
+from ppcli.targets.s3_memory import Checks, Memory
 from ppcli.targets.s3_uploads import Uploads
 from ppcli.targets.s3_url import Wanted
 
 THERE = "there"
 """A slot that is a part of the object that is there: `there ETAG XXH3`."""
 _BATCH = 1000
+_WORTH_LISTING = 20
+"""Names from which one listing is asked for in place of a question each."""
+_LISTED_A_NAME = 50
+"""Objects that are listed at most for each of these names: a page of 1,000 costs as much as some 20 questions."""
 
 
 class Contents:
@@ -26,12 +30,38 @@ class Contents:
         self._wanted = wanted
         self._api = api
         self._memory = memory
-        self._uploads = Uploads(api, memory, None if wanted.endpoint else "crc64nvme")
+        known = None if wanted.endpoint else Checks("crc64nvme", trailer=True)
+        self._uploads = Uploads(api, memory, known, trails=not wanted.sign_payload)
         self._lock = threading.Lock()
         self._notices: dict[str, Notice] = {}
         self._listed: set[str] = set()
+        self._missing: set[str] = set()
+
+    def foresee(self, names: Sequence[str]) -> None:
+        """One listing, where its pages are few beside the questions that it saves. Where the bucket may not be listed,
+        each name is asked for."""
+        if len(names) < _WORTH_LISTING:
+            return
+        first, last = min(names, key=str.encode), max(names, key=str.encode)
+        missing, left = set(names), len(names) * _LISTED_A_NAME
+        try:
+            for there in self._api.objects(self._wanted.key(_shared_start(first, last))):
+                name, left = self._wanted.name(there.key) or "", left - 1
+                if name.encode() > last.encode():
+                    break
+                if not left:
+                    return
+                missing.discard(name)
+        except Rejected as error:
+            if error.reason not in ("forbidden", "unsupported"):
+                raise
+            return
+        self._missing = missing
 
     def find(self, name: str, digest: str | None = None) -> Remote | None:
+        if name in self._missing:
+            self._missing.discard(name)
+            return None
         try:
             there = self._api.head(self._wanted.key(name))
         except Rejected as error:
@@ -70,14 +100,19 @@ class Contents:
                 yield Remote(name, self._location(there.key), there.size, None, there.modified, there.etag)
 
     def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
-        if offset < remote.size:
-            with self._api.content(self._wanted.key(remote.name), offset, remote.version) as pieces:
+        return self.read_range(remote, offset, remote.size - offset)
+
+    def read_range(self, remote: Remote, offset: int, size: int) -> Iterator[memoryview]:
+        if size > 0:
+            with self._api.content(self._wanted.key(remote.name), offset, size, remote.version) as pieces:
                 yield from pieces
 
     def remove(self, names: Sequence[str]) -> Sequence[str]:
         """The server does not tell what was there, so what was not listed before is looked at."""
         there = [
-            name for name in dict.fromkeys(names) if name in self._listed or self._api.head(self._wanted.key(name))
+            name
+            for name in dict.fromkeys(names)
+            if name and (name in self._listed or self._api.head(self._wanted.key(name)))
         ]
         for at in range(0, len(there), _BATCH):
             self._api.delete(self._wanted.key(name) for name in there[at : at + _BATCH])
@@ -88,11 +123,11 @@ class Contents:
         for upload in self._api.uploads(self._wanted.key("")):
             name = self._wanted.name(upload.key)
             try:
-                parts = self._api.parts(upload.key, upload.id) or []
+                held = self._api.parts(upload.key, upload.id)
             except SessionLost:
                 continue
             if name:
-                size = sum(part.size for part in parts)
+                size = sum(part.size for part in held.parts) if held else 0
                 yield Incomplete(upload.id, name, self._memory.job(upload.id), size, upload.initiated)
 
     def discard(self, upload: Incomplete) -> None:
@@ -123,3 +158,7 @@ class Contents:
     def _notice(self, notice: Notice) -> None:
         with self._lock:
             self._notices.setdefault(notice.message, notice)
+
+
+def _shared_start(one: str, other: str) -> str:
+    return one[: next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))]

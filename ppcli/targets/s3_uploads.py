@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ppcli.errors import Doubt, Loss, Rejected, SessionLost, StepFailure, Transient
+from ppcli.errors import Doubt, Loss, PpcliError, Rejected, SessionLost, StepFailure, Transient
 from ppcli.model import FilePlan, Receipt
+from ppcli.target import Body
 from ppcli.targets import s3_errors, s3_proof, s3_xml
-from ppcli.targets.s3_api import Api, Object, StoredPart, Upload
+from ppcli.targets.s3_api import Api, Held, Object, StoredPart, Upload
 from ppcli.targets.s3_errors import Fault
-from ppcli.targets.s3_memory import Memory
-from ppcli.targets.s3_proof import ELEMENTS, MD5, Tag
+from ppcli.targets.s3_memory import Checks, Memory
+from ppcli.targets.s3_proof import ELEMENTS, MD5, Measured, Tag, Trailing
 
 _POISONED = frozenset({"BadDigest", "InvalidPart", "InvalidPartOrder", "XAmzContentChecksumMismatch"})
 
@@ -29,22 +30,35 @@ class Found:
 class Uploads:
     """Any thread may call it, for different files."""
 
-    def __init__(self, api: Api, memory: Memory, checks: str | None) -> None:
-        """`checks`: the checksum that the server is known to check; None: it is found out, once."""
+    def __init__(self, api: Api, memory: Memory, known: Checks | None, *, trails: bool) -> None:
+        """`known`: how the server is known to check; None: it is found out, once. `trails`: checksums may follow the
+        bytes of parts, where the server takes them so."""
         self._api = api
         self._memory = memory
-        self._checks = checks
+        self._known = known
+        self._copies_checksums = known is not None  # AWS itself
+        self._asked = False
+        self._trails = trails
 
     @property
     def checks(self) -> str | None:
         """What is known by now of what the server checks: the name of a checksum, or `md5`."""
-        if self._checks is None:
-            self._checks = self._memory.checks()
-        return self._checks
+        if not self._asked:
+            self._known, self._asked = self._known or self._memory.checks(), True
+        return self._known.algorithm if self._known else None
 
-    def create(self, key: str, headers: Mapping[str, str]) -> tuple[str, str]:
-        """The id of a new upload, and the checksum that its parts get."""
-        for algorithm in s3_proof.CHECKED if self.checks is None else (self.checks,):
+    def measured(self, body: Body, algorithm: str) -> Measured:
+        """The body of a part with its proof."""
+        follows = self._trails and self.checks == algorithm and self._known is not None and self._known.trailer
+        return Trailing(body, algorithm) if follows else Measured(body, algorithm)
+
+    def create(self, key: str, headers: Mapping[str, str], *, copies: bool = False) -> tuple[str, str]:
+        """The id of a new upload, and the checksum that its parts get. `copies`: parts of another object will be copied
+        into it, which some servers do only where parts have no checksums of their own."""
+        choice: Sequence[str] = s3_proof.CHECKED if self.checks is None else (self.checks,)
+        if copies and not self._copies_checksums:
+            choice = ()
+        for algorithm in choice:
             if algorithm == MD5:
                 break
             kind = "FULL_OBJECT" if algorithm == "crc64nvme" else "COMPOSITE"
@@ -52,14 +66,17 @@ class Uploads:
             upload = self._api.create(key, {**headers, **asked})
             if isinstance(upload, Fault):
                 continue
-            if self.checks is not None or self._verifies(key, upload, algorithm):
-                self._learn(algorithm)
+            if self.checks is not None:
+                return upload, algorithm
+            if self._verifies(key, upload, algorithm):
+                self._learn(Checks(algorithm, self._trails and self._verifies_trailers(key, upload, algorithm)))
                 return upload, algorithm
             self._api.abort(key, upload)
         upload = self._api.create(key, headers)
         if isinstance(upload, Fault):
             raise upload.error()
-        self._learn(MD5)
+        if choice:
+            self._learn(Checks(MD5))
         return upload, MD5
 
     def left_behind(self, key: str, file: FilePlan, adopt_after: float) -> tuple[Found | None, Upload | None]:
@@ -68,15 +85,15 @@ class Uploads:
         best: Found | None = None
         young: Upload | None = None
         for upload in self._open(key):
-            algorithm = upload.algorithm.lower() or MD5
-            parts = self._parts(key, upload.id)
-            if parts is None or algorithm not in (*s3_proof.CHECKED, MD5):
+            held = self._held(key, upload.id)
+            algorithm = (upload.algorithm or (held.algorithm if held else "")).lower() or MD5
+            if held is None or algorithm not in (*s3_proof.CHECKED, MD5):
                 continue
-            newest = max([upload.initiated or 0.0, *(part.modified or 0.0 for part in parts)])
+            newest = max([upload.initiated or 0.0, *(part.modified or 0.0 for part in held.parts)])
             if self._memory.job(upload.id) != file.job and self._api.now - newest < adopt_after:
                 young = upload
                 continue
-            fitting = [part for part in parts if part.size == _size(file, part.number - 1)]
+            fitting = [part for part in held.parts if part.size == _size(file, part.number - 1)]
             if best is None or len(fitting) > len(best.parts):
                 best = Found(upload.id, algorithm, fitting)
         return best, young
@@ -123,7 +140,7 @@ class Uploads:
             if error.reason not in ("forbidden", "unsupported", "not_found"):
                 raise
 
-    def _parts(self, key: str, upload: str) -> list[StoredPart] | None:
+    def _held(self, key: str, upload: str) -> Held | None:
         try:
             return self._api.parts(key, upload)
         except SessionLost:
@@ -132,37 +149,55 @@ class Uploads:
     def _verifies(self, key: str, upload: str, algorithm: str) -> bool:
         """Does the server take a right checksum and refuse a wrong one? Many take any, and check none. The part of one
         byte that this leaves is replaced by the first of the file."""
-        right = s3_proof.Measured(_Byte(b"p"), algorithm)
-        wrong = s3_proof.Measured(_Byte(b"q"), algorithm)
-        taken = self._api.part(key, upload, 1, right.headers, _Byte(b"p"))
-        if isinstance(taken, Fault):
-            return False
+        right, wrong = Measured(_Byte(b"p"), algorithm), Measured(_Byte(b"p", quiet=b"q"), algorithm)
+        return self._takes(key, upload, right) and not self._takes(key, upload, wrong)
+
+    def _verifies_trailers(self, key: str, upload: str, algorithm: str) -> bool:
+        """The same for one that follows the bytes. A server that knows no trailers may do anything."""
+        right, wrong = Trailing(_Byte(b"p"), algorithm), _Mistaken(_Byte(b"p", quiet=b"q"), algorithm)
         try:
-            return isinstance(self._api.part(key, upload, 1, wrong.headers, _Byte(b"p")), Fault)
+            return self._takes(key, upload, right) and not self._takes(key, upload, wrong)
+        except (StepFailure, PpcliError):
+            return False
+
+    def _takes(self, key: str, upload: str, body: Measured) -> bool:
+        """Raises `Transient`, and what ends the file."""
+        try:
+            return not isinstance(self._api.part(key, upload, 1, body.headers, body), Fault)
         except StepFailure as error:
             if isinstance(error, Transient):
                 raise
             return False
 
-    def _learn(self, checks: str) -> None:
-        if self._checks != checks:
-            self._checks = checks
-            self._memory.learn_checks(checks)
+    def _learn(self, known: Checks) -> None:
+        if self._known != known:
+            self._known = known
+            self._memory.learn_checks(known)
 
 
 class _Byte:
-    """A body of one byte."""
+    """A body of one byte; one that is to be found wrong is hashed as another."""
 
     size = 1
     checksum = ""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, quiet: bytes | None = None) -> None:
         self._data = data
+        self._quiet = data if quiet is None else quiet
 
     def __iter__(self) -> Iterator[memoryview]:
         yield memoryview(self._data)
 
-    quiet = __iter__
+    def quiet(self) -> Iterator[memoryview]:
+        yield memoryview(self._quiet)
+
+
+class _Mistaken(Trailing):
+    """Followed by the checksum of what its body is hashed as, which is not what goes out."""
+
+    def _end(self) -> bytes:
+        self.digest = s3_proof.digest(self._body, self.algorithm)
+        return super()._end()
 
 
 def _size(file: FilePlan, index: int) -> int | None:

@@ -140,7 +140,7 @@ class Wire:
             path,
             asked,
             headers,
-            self._payload(content, body),
+            headers.get("x-amz-content-sha256") or self._payload(content, body),
             self.now,
         )
         whole = f"{path}?{asked}" if asked else path

@@ -21,6 +21,8 @@ from typing import Any
 
 WINDOW = 1 << 20
 SMALL = 1 << 16
+TRAILER = 64
+"""The last bytes of a body in which the checksum that follows it is looked for."""
 
 
 class Peer:
@@ -84,16 +86,23 @@ class Peer:
             name = "CompleteMultipartUploadResult"
             self._send(200, f'<{name}><ETag>"{"0" * 32}-1"</ETag></{name}>'.encode())
         else:
-            self._take_s3(size, fields.get("x-amz-checksum-crc64nvme"))
+            self._take_s3(size, fields)
 
-    def _take_s3(self, size: int, checksum: str | None) -> None:
-        etag = "0" * 32
+    def _take_s3(self, size: int, fields: dict[str, str]) -> None:
+        etag, trails = "0" * 32, "x-amz-trailer" in fields
+        checksum = fields.get("x-amz-checksum-crc64nvme")
         if size <= SMALL:
             data = self._read(size)
+            if trails:
+                first, _, data = data.partition(b"\r\n")
+                data, checksum = data[: int(first, 16)], trailer(data)
             if checksum and checksum != crc64nvme(data):
                 self._send(400, b"<Error><Code>BadDigest</Code><Message>no</Message></Error>")
                 return
             etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        elif trails:
+            self._drop(size - TRAILER)
+            checksum = trailer(self._read(TRAILER))
         else:
             self._drop(size)
         told = f"x-amz-checksum-crc64nvme: {checksum}\r\n" if checksum else ""
@@ -120,8 +129,8 @@ class Peer:
         return hasher.hexdigest()
 
     def _drop(self, size: int) -> None:
-        size -= min(size, len(self._held))
-        self._held = b""
+        held = min(size, len(self._held))
+        self._held, size = self._held[held:], size - held
         flags = socket.MSG_TRUNC if sys.platform == "linux" else 0
         while size:
             size -= self._receive(min(size, WINDOW), flags, None)
@@ -133,6 +142,11 @@ class Peer:
         if hasher:
             hasher.update(self._window[:count])
         return count
+
+
+def trailer(end: bytes) -> str:
+    """The checksum that follows a body."""
+    return end.rpartition(b":")[2].strip().decode()
 
 
 def crc64nvme(data: bytes) -> str:
