@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+from guarded import GUARD
+
 from ppcli.targets.s3_api import Api
 from ppcli.targets.s3_credentials import Identity
 from ppcli.targets.s3_url import parse
@@ -93,10 +95,9 @@ def running_s3(root: Path) -> Iterator[S3]:
         return
     port = free_port()
     errors = (root / "moto-stderr").open("wb")
-    guard = Path(__file__).with_name("guarded.py")
     env = {**os.environ, **KEYS, "S3_UPLOAD_PART_MIN_SIZE": "1", "PYTHONWARNINGS": "ignore", "HOME": str(root)}
     process = subprocess.Popen(
-        [sys.executable, str(guard), sys.executable, "-c", _SERVER, str(port)],
+        [sys.executable, GUARD, sys.executable, "-c", _SERVER, str(port)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=errors,
