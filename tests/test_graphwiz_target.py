@@ -429,7 +429,12 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield running
 
 
-@pytest.mark.parametrize("name", ["a b.bin", 'q"u.bin', "grö/ß.bin", "per%22cent", "semi;colon", "back\\slash", "日本"])
+ODD_NAMES = ["c:\\x", "\\\\server\\x", 'a; filename="b"', 'a\\"b']
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.bin", 'q"u.bin', "grö/ß.bin", "per%22cent", "semi;colon", "back\\slash", "日本", *ODD_NAMES]
+)
 def test_names_arrive_as_they_are(root: Path, serve: ServerProcess, name: str) -> None:
     box = Cli(root, f"graphwiz+http://127.0.0.1:{serve.port}")
     box.env["PPCLI_CONFIG_DIR"] = str(serve.config)

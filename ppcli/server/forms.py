@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -10,6 +11,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from ppcli.server.assets import FIELDS_MAX
 from ppcli.server.refusal import Refused
+
+_FILE_NAME = re.compile(rb"(;\s*)filename=", re.IGNORECASE)
+"""The parser would cut what is called `filename` after its last backslash, where it looks like a path of Windows."""
 
 
 class Form:
@@ -80,13 +84,14 @@ class Form:
         self._name, self._value = b"", b""
 
     def _headers_end(self) -> None:
-        _, options = parse_options_header(self._headers.get("content-disposition", b""))
+        disposition = self._headers.get("content-disposition", b"")
+        _, options = parse_options_header(_FILE_NAME.sub(rb"\1file-name=", disposition, count=1))
         self._field = options.get(b"name", b"").decode("utf-8", "replace")
         if self._field == self._wanted:
             if self._found:
                 raise Refused(400, f"There are two parts {self._field!r}", code="validation_error")
             self._found = True
-            self.file_name = options.get(b"filename", b"").decode("utf-8", "surrogateescape")
+            self.file_name = options.get(b"file-name", b"").decode("utf-8", "surrogateescape")
             self.file_type = self._headers.get("content-type", b"").decode("latin-1")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
