@@ -67,6 +67,16 @@ def test_what_is_there_is_not_sent_again_even_without_the_data_dir(box: Cli) -> 
     assert box.json("status", "--all").of("job") == [], "no job was made for it"
 
 
+@pytest.mark.parametrize("size", [100, 3 * CHUNK])
+def test_content_that_was_replaced_is_not_there_unchanged(box: Cli, size: int) -> None:
+    old, new = b"a" * size, b"b" * size
+    for data in (old, new, old):
+        (box.root / "a.bin").write_bytes(data)
+        put(box, "a.bin")
+        assert box("get", "a.bin", "-").stdout == data
+    assert put(box, "a.bin")["files_unchanged"] == 1
+
+
 def test_removed_and_put_again_it_is_there_again(box: Cli) -> None:
     content(box, "a.bin")
     put(box, "a.bin")

@@ -235,9 +235,9 @@ def test_a_failed_complete_is_a_doubt_and_a_doubt_is_resolved_by_asking(tmp_path
     errno = {"detail": "Failed to complete upload: [Errno 2] No such file: '/tmp/u/assembled_file'"}
     with pytest.raises(Doubt):
         target(tmp_path, Script((500, errno))).complete(SESSION, PLAN, receipts(), doubtful=False)
-    asked = Script((200, [entry()]))
+    asked = Script((200, [entry()]), (200, [entry()]))
     remote = target(tmp_path, asked).complete(SESSION, PLAN, receipts(), doubtful=True)
-    assert remote.digest == PLAN.digest and len(asked.asked) == 1
+    assert remote.digest == PLAN.digest and not asked.answers
     others = [entry(host="elsewhere"), entry(name="other"), entry(has_file_content=False, host="third")]
     lost = Script((200, others), (500, errno), (200, others))
     with pytest.raises(SessionLost):
@@ -260,15 +260,35 @@ def test_storage_on_s3_is_warned_of(tmp_path: Path) -> None:
 
 
 def test_an_old_server_without_clones_is_asked_for_the_one_file(tmp_path: Path) -> None:
-    script = Script((404, {"detail": "Not Found"}), (200, entry()))
+    script = Script((404, {"detail": "Not Found"}), (200, entry()), (200, [entry()]))
     assert target(tmp_path, script).find(PLAN.name, PLAN.digest) is not None
-    assert [path for _, path, _ in script.asked] == [f"/pp/api/clones/{SHA}", f"/pp/get_file/{SHA}"]
+    assert [path for _, path, _ in script.asked][:2] == [f"/pp/api/clones/{SHA}", f"/pp/get_file/{SHA}"]
 
 
 def test_the_newest_of_a_name_counts_and_other_hosts_do_not(tmp_path: Path) -> None:
     files = [entry("a", sha="1" * 64), entry("a", sha="2" * 64), entry("b", host="other"), entry("A")]
     found = list(target(tmp_path, Script((200, files), (200, []))).list(""))
     assert [(remote.name, remote.digest) for remote in found] == [("A", f"sha256:{SHA}"), ("a", "sha256:" + "1" * 64)]
+
+
+def test_content_that_a_name_had_before_does_not_count(tmp_path: Path) -> None:
+    here, later = entry(), entry(sha="0" * 64)
+    replaced = target(tmp_path, Script((200, [here]), (200, [later, here])))
+    assert replaced.find(PLAN.name, PLAN.digest) is None
+    back = target(tmp_path, Script((200, [here]), (200, [here, later]), (200, [here])))
+    assert back.find(PLAN.name, PLAN.digest) is not None
+    assert back.find(PLAN.name, PLAN.digest) is not None, "the list is read once"
+    lost = Script((200, [here]), (200, [later, here]), (500, {"detail": "[Errno 2] assembled_file"}), (200, [here]))
+    lost.answers += [(200, [later, here])]
+    with pytest.raises(SessionLost):
+        target(tmp_path, lost).complete(SESSION, PLAN, receipts(), doubtful=True)
+
+
+def test_a_link_keeps_what_may_not_be_replaced(tmp_path: Path) -> None:
+    script = Script((200, [entry(sha="0" * 64)]), (200, []))
+    with pytest.raises(Rejected) as refused:
+        target(tmp_path, script).link(replace(PLAN, immutable=True))
+    assert refused.value.reason == "exists"
 
 
 def test_removal_goes_in_one_batch_or_one_by_one(tmp_path: Path) -> None:
@@ -290,7 +310,7 @@ def test_what_an_old_server_goes_on_listing_is_gone_for_us(tmp_path: Path) -> No
     assert list(there.list("")) == []
     assert there.find(PLAN.name, PLAN.digest) is None
     assert there.link(PLAN) is None, "its content may go any day: it is sent again"
-    assert target(tmp_path, Script((200, [old, new]))).find(PLAN.name, PLAN.digest) is not None
+    assert target(tmp_path, Script((200, [old, new]), (200, [new, old]))).find(PLAN.name, PLAN.digest) is not None
 
 
 def test_a_refused_removal_can_be_repeated(tmp_path: Path) -> None:
@@ -398,7 +418,7 @@ def test_entries_of_other_accounts_are_not_ours(tmp_path: Path) -> None:
     assert alone.find(PLAN.name, PLAN.digest) is None
     assert alone.link(PLAN) is not None, "its content is there, and now we have an entry too"
     ours = entry(uploaded_by_user_id="us", _id="2")
-    both = target(tmp_path, Script((200, [theirs, ours]), (200, [entry("x", uploaded_by_user_id="us")])))
+    both = target(tmp_path, Script((200, [theirs, ours]), (200, [entry("x", uploaded_by_user_id="us")]), (200, [ours])))
     assert both.find(PLAN.name, PLAN.digest) is not None
 
 

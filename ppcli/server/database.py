@@ -58,6 +58,7 @@ CREATE TABLE entries (
     created_at REAL NOT NULL, changed_at REAL NOT NULL, status TEXT NOT NULL, deleted_at TEXT,
     UNIQUE (user_id, sha256, hostname, filepath));
 CREATE INDEX entries_by_sha256 ON entries (sha256, status);
+CREATE INDEX entries_by_name ON entries (user_id, filepath, hostname);
 CREATE INDEX entries_newest ON entries (user_id, status, changed_at DESC, id DESC);
 CREATE TABLE assets (
     id TEXT PRIMARY KEY, entry INTEGER NOT NULL UNIQUE REFERENCES entries, about TEXT NOT NULL,

@@ -71,10 +71,17 @@ class Entries:
         """All of the caller's entries with that digest, the oldest first."""
         return self._select("user_id = ? AND sha256 = ? AND status = 'active'", (user.id, sha256), "id", -1, 0)
 
-    def with_digests(self, user: User, digests: Sequence[str]) -> list[Entry]:
-        """The caller's entries with any of these digests, the oldest first."""
-        where = "user_id = ? AND sha256 IN (SELECT value FROM json_each(?)) AND status = 'active'"
-        return self._select(where, (user.id, json.dumps(digests)), "id", -1, 0)
+    def with_digests(self, user: User, digests: Sequence[str]) -> list[tuple[Entry, bool]]:
+        """The caller's entries with any of these digests, the oldest first, and whether each is the newest of its
+        name."""
+        query = (
+            "SELECT *, NOT EXISTS (SELECT 1 FROM entries later WHERE later.user_id = entries.user_id"
+            " AND later.filepath = entries.filepath AND later.hostname = entries.hostname AND later.status = 'active'"
+            " AND (later.changed_at, later.id) > (entries.changed_at, entries.id)) AS newest FROM entries"
+            " WHERE user_id = ? AND sha256 IN (SELECT value FROM json_each(?)) AND status = 'active' ORDER BY id"
+        )
+        rows = self._database.read(lambda c: c.execute(query, (user.id, json.dumps(digests))).fetchall())
+        return [(_entry(row), bool(row["newest"])) for row in rows]
 
     def recent(self, user: User, prefix: str, hostname: str | None, limit: int, skip: int) -> list[Entry]:
         """The caller's entries whose filepath begins with `prefix`, the newest first."""

@@ -244,10 +244,14 @@ class KnownRequest(BaseModel):
     sha256: Annotated[list[Sha256], Field(max_length=MOST_KNOWN)]
 
 
+class KnownEntry(EntryReply):
+    newest: Annotated[bool, Field(description="Whether no later file has its filepath, on its host")]
+
+
 class KnownReply(BaseModel):
     """Ours: the caller's entries with any of the digests, not deleted, the oldest first."""
 
-    files: list[EntryReply]
+    files: list[KnownEntry]
 
 
 class PutFileReply(EntryReply):

@@ -22,6 +22,7 @@ from ppcli.server.models import (
     DeletionsRequest,
     EntryReply,
     FileMetadata,
+    KnownEntry,
     KnownReply,
     KnownRequest,
     PutFileReply,
@@ -65,7 +66,7 @@ def files_router(depot: Depot) -> APIRouter:
     def known(body: KnownRequest, user: Caller) -> KnownReply:
         """All of your entries with any of these digests: the question of `/api/clones`, for many at once."""
         entries = depot.entries.with_digests(user, body.sha256)
-        return KnownReply(files=[EntryReply(**EntryReply.fields_of(entry)) for entry in entries])
+        return KnownReply(files=[KnownEntry(**EntryReply.fields_of(entry), newest=newest) for entry, newest in entries])
 
     @router.get("/api/my_files", responses=problems())
     def my_files(

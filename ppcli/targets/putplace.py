@@ -106,10 +106,12 @@ class PutPlaceTarget:
 
     def link(self, file: FilePlan) -> Remote | None:
         assert file.digest is not None
+        if file.immutable:
+            self._refuse_to_replace(file)
         known = self._entries.any_with_content(file.digest)
         if known is None or not self._api.register(file, self._hostname):
             return None
-        self._entries.changed(file.digest)
+        self._entries.placed(file.name, self._hostname, file.digest)
         return self._remote(replace(known, name=file.name, hostname=self._hostname, modified=file.modified))
 
     def open(self, file: FilePlan, old: Session | None, base: Remote | None) -> Session:
@@ -184,7 +186,7 @@ class PutPlaceTarget:
             raise source_changed(f"{file.name} changed after its digest was computed")
         if not stored:
             raise Damaged("the server got other bytes than were sent")
-        self._entries.changed(file.digest)
+        self._entries.placed(file.name, session.detail[_HOSTNAME], file.digest)
         return Receipt(part.index, part.size, slot, body.checksum, hashed.sha256, Evidence.CONTENT)
 
     def confirm(self, session: Session, file: FilePlan, receipt: Receipt) -> Receipt:
@@ -213,6 +215,7 @@ class PutPlaceTarget:
         said = record.get("sha256")
         if said not in (None, file.digest.removeprefix("sha256:")):
             raise SessionLost("the server finished it as other content", Loss.POISONED)
+        self._entries.placed(file.name, hostname, file.digest)
         self._storage = self._storage or str(record.get("storage_location") or "")
         return self._stored(file)
 

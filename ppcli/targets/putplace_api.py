@@ -47,7 +47,7 @@ class Stored:
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A file that the server knows. `digest` is `sha256:hex`; `content` says that its bytes are there; `deleted` is
-    None where the server does not tell (putplace-server up to 0.11)."""
+    None where the server does not tell (putplace-server up to 0.11), as `newest`: no later file has its name."""
 
     id: str | None
     name: str
@@ -58,6 +58,7 @@ class Entry:
     modified: float | None
     deleted: bool | None
     owner: str | None
+    newest: bool | None = None
 
 
 class Api:
@@ -204,7 +205,7 @@ def still_there(reply: Reply) -> None:
 
 def entry_of(record: Any) -> Entry:
     name = text(record, "filepath")
-    known_as, owner = record.get("_id"), record.get("uploaded_by_user_id")
+    known_as, owner, newest = record.get("_id"), record.get("uploaded_by_user_id"), record.get("newest")
     return Entry(
         id=known_as if isinstance(known_as, str) else None,
         name=name,
@@ -215,6 +216,7 @@ def entry_of(record: Any) -> Entry:
         modified=sane(record.get("file_mtime")) or when(record.get("created_at")),
         deleted=record["status"] == "deleted" if "status" in record else None,
         owner=owner if isinstance(owner, str) else None,
+        newest=newest if isinstance(newest, bool) else None,
     )
 
 

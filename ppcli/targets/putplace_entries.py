@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -24,6 +25,9 @@ class Entries:
         self._same_content: dict[str, list[Entry]] = {}
         self._me: str | None = None
         self._known = known
+        self._listing = threading.Lock()
+        self._newest: dict[str, str] = {}
+        self._more: Iterator[Entry] | None = None
 
     def listed(self, prefix: str) -> list[Entry]:
         """The newest entry of every name that starts with `prefix`, by name."""
@@ -36,20 +40,29 @@ class Entries:
         return next((entry for entry in self._files(name) if entry.name == name), None)
 
     def find(self, name: str, hostname: str, digest: str) -> Entry | None:
-        """The entry of that name with that content, when the content is there: the server may know it by another entry
-        than ours."""
+        """The newest entry of that name, where it has that content and the content is there: the server may know it by
+        another entry than ours."""
         known = self._alive_with(digest)
         named = [entry for entry in known if (entry.name, entry.hostname) == (name, hostname)]
         ours = next((entry for entry in named if self._ours(entry)), None)
-        return ours if any(entry.content for entry in known) else None
+        return ours if ours and any(entry.content for entry in known) and self._is_newest(ours) else None
 
     def any_with_content(self, digest: str) -> Entry | None:
         """An entry whose content is there, whatever its name."""
         return next((entry for entry in self._alive_with(digest) if entry.content), None)
 
     def changed(self, digest: str) -> None:
-        """What is known of this digest may have changed: ask again."""
+        """What is known of this digest, and which files are the newest, may have changed: ask again."""
         self._same_content.pop(digest, None)
+        with self._listing:
+            self._newest, self._more = {}, None
+
+    def placed(self, name: str, hostname: str, digest: str) -> None:
+        """This content has this name now: we saw to it."""
+        self._same_content.pop(digest, None)
+        if hostname == self._hostname:
+            with self._listing:
+                self._newest[name] = digest
 
     def remove(self, names: Sequence[str]) -> Sequence[str]:
         """Give notice that every entry of these names is gone; gives the names that were there."""
@@ -65,6 +78,23 @@ class Entries:
         for entry in self._api.files(self._hostname, prefix):
             if entry.hostname == self._hostname and entry.name.startswith(prefix) and self._alive(entry):
                 yield entry
+
+    def _is_newest(self, entry: Entry) -> bool:
+        """A name may have had other content since. Where the server does not tell, its list does, which is read as far
+        as it takes, once for all names."""
+        if entry.newest is not None or entry.hostname != self._hostname:
+            return entry.newest is not False
+        with self._listing:
+            try:
+                while entry.name not in self._newest:
+                    self._more = self._more or self._files("")
+                    if (following := next(self._more, None)) is None:
+                        return False
+                    self._newest.setdefault(following.name, following.digest)
+            except BaseException:  # what broke off does not go on
+                self._newest, self._more = {}, None
+                raise
+        return self._newest[entry.name] == entry.digest
 
     def _alive_with(self, digest: str) -> list[Entry]:
         found = self._same_content.get(digest)
