@@ -170,6 +170,15 @@ def test_what_another_machine_has_is_not_ours(box: Box, root: Path, putplace: Pu
     other.holds("big.bin", data)
 
 
+def test_content_that_was_replaced_comes_back(box: Box) -> None:
+    data = box.source("big.bin")
+    for content in (data, data[::-1], data):
+        (box.cli.root / "big.bin").write_bytes(content)
+        assert box.put().code == 0
+        (listed,) = box.cli.json("ls").of("object")
+        assert listed["digest"] == f"sha256:{sha256(content)}"
+
+
 def test_new_content_of_a_name(box: Box) -> None:
     box.source("big.bin")
     assert box.put().code == 0
