@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
@@ -43,9 +43,17 @@ class Together(Generic[A]):
                 answers = self._ask(list(batch))
                 for question, answer in batch.items():
                     answer.set_result(answers[question])
-            except BaseException as error:  # somebody waits for each; it belongs to all of them
-                for answer in batch.values():
-                    if not answer.done():
-                        answer.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
+            except Exception as error:  # somebody waits for each; it belongs to all of them
+                _fail(batch.values(), error)
+            except BaseException as error:  # a stop: nobody asks for those who joined meanwhile
+                with self._guard:
+                    batch |= self._waiting
+                    self._waiting, self._asking = {}, False
+                _fail(batch.values(), error)
+                raise
+
+
+def _fail(answers: Iterable[Future[A]], error: BaseException) -> None:
+    for answer in answers:
+        if not answer.done():
+            answer.set_exception(error)
