@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,12 @@ import pytest
 from cli_kit import Cli, fast_directory, until
 from graphwiz_kit import GraphWizServer, running_graphwiz
 from server_kit import ServerProcess, running_server
+
+from ppcli.credentials import Tokens
+from ppcli.model import FilePlan, Session
+from ppcli.origin import Origin
+from ppcli.targets import Settings, graphwiz
+from ppcli.transport import Transport
 
 MIB = 1 << 20
 LIMITS = {"max_model": "1GiB", "uploads_per_hour": 100_000}
@@ -123,6 +130,22 @@ def test_cancel_frees_the_server(box: Cli, server: ServerProcess) -> None:
     (job,) = box.json("status").of("job")
     assert box("cancel", job["job"], "--yes").code == 0
     until(lambda: list((server.data / "partial").iterdir()) == [])
+
+
+def test_giving_up_leaves_what_was_there_before(root: Path, server: ServerProcess) -> None:
+    """The server has one asset for all that has the same name and content."""
+    data = random.Random(1).randbytes(6 * MIB)
+    first, second = (str(server.begin(len(data), 5 * MIB).json["session_id"]) for _ in range(2))
+    for session in (first, second):
+        for number, chunk in enumerate((data[: 5 * MIB], data[5 * MIB :]), 1):
+            assert server.send(session, number, chunk).status == 200
+    asset = server.session(first, "complete").json["asset_id"]
+    with contextlib.closing(Transport(server.url, Tokens(Origin.parse(server.url), lambda: server.token))) as transport:
+        settings = Settings(root / "data", root / "config", lambda path, fresh: "", http=lambda base: transport)
+        plan = FilePlan("job", 0, "a.glb", len(data), 0.0, 5 * MIB, 2)
+        graphwiz.connect(f"graphwiz+{server.url}", settings).abort(Session(second), plan)
+    assert [one["asset_id"] for one in server.call("GET", "/storage/assets").json["assets"]] == [asset]
+    assert server.session(second).json["asset_id"] == asset, "nothing of it is held any more"
 
 
 def test_unchanged_is_known_by_the_digest_that_the_server_tells(box: Cli) -> None:

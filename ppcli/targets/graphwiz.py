@@ -139,12 +139,17 @@ class GraphWizTarget:
 
     def abort(self, session: Session | None, file: FilePlan, slots: Sequence[Slot] = ()) -> None:
         """A session with all its chunks cannot be cancelled, and a server would keep it for ever: it is completed, and
-        the asset deleted. One whose reply was lost ends within a day."""
+        the asset deleted, unless it was there before: some servers have one asset for all that has the same name and
+        content. A session whose reply was lost ends within a day."""
         if session is None or session.id == _SINGLE or self._api.cancel(session.id):
             return
         try:
             if self._api.standing(session.id).asset is None:
-                self._api.delete(self._api.complete(session.id, file).id)
+                self._assets.refresh()
+                before = {asset.id for asset in self._assets.named(file.name)}
+                asset = self._api.complete(session.id, file)
+                if asset.id not in before:
+                    self._api.delete(asset.id)
         except SessionLost:
             return
 
