@@ -136,7 +136,7 @@ class _Fetch:
             if not _print(piece):  # a reader that had enough is no failure
                 return size
             size += len(piece)
-        if expected is not None and expected != f"{algorithm}:{digest.hexdigest()}":
+        if size != remote.size or (expected and expected != f"{algorithm}:{digest.hexdigest()}"):
             raise _damaged(remote)
         return size
 

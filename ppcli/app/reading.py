@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ppcli.app.workplace import Workplace
-from ppcli.errors import StepFailure
+from ppcli.errors import Integrity, StepFailure
 from ppcli.model import Remote
 from ppcli.retry import Step
 from ppcli.target import PIECE, Ranged, Store
@@ -62,7 +62,17 @@ class Reader:
 
     def _range(self, store: Ranged, remote: Remote, start: int, size: int) -> memoryview:
         data, at = memoryview(bytearray(size)), 0
-        for piece in self._on(remote, lambda done: store.read_range(remote, start + done, size - done)):
+
+        def begin(done: int) -> Iterator[memoryview]:  # a reply may break off behind its last byte
+            return store.read_range(remote, start + done, size - done) if done < size else iter(())
+
+        for piece in self._on(remote, begin):
+            if len(piece) > size - at:
+                raise Integrity(
+                    f"More of {remote.name} came than was asked for.",
+                    hint="Check what stands between here and the target, then run the same command again.",
+                    reason="damaged",
+                )
             data[at : at + len(piece)] = piece
             at += len(piece)
         return data[:at]

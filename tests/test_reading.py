@@ -1,0 +1,74 @@
+"""The bytes of stored objects: replies that end where they should not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+import pytest
+
+from ppcli.app import fetching
+from ppcli.app.reading import RANGE, Reader
+from ppcli.app.workplace import Workplace
+from ppcli.errors import Integrity, Transient
+from ppcli.model import Remote
+from ppcli.requests import GetRequest
+from ppcli.retry import Step
+from ppcli.target import Store, Target
+
+T = TypeVar("T")
+DATA = os.urandom(2 * RANGE + 9)
+REMOTE = Remote("a", "x#a", len(DATA))
+
+
+class Place:
+    """Tries twice."""
+
+    def call(self, step: Step, name: str, attempt: Callable[[], T]) -> T:
+        try:
+            return attempt()
+        except Transient:
+            return attempt()
+
+
+class Rough:
+    """A store whose replies break off behind their last byte, or are too long."""
+
+    def __init__(self, more: int) -> None:
+        self._more = more
+
+    def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
+        raise NotImplementedError
+
+    def read_range(self, remote: Remote, offset: int, size: int) -> Iterator[memoryview]:
+        assert size > 0, "a range of no bytes is all that follows, for many servers"
+        yield memoryview(DATA)[offset : offset + size + self._more]
+        raise Transient("it broke off")
+
+
+def read(store: object) -> bytes:
+    reader = Reader(cast("Workplace", Place()), cast("Store", store))
+    try:
+        return b"".join(bytes(piece) for piece in reader.read(REMOTE, 0))
+    finally:
+        reader.close()
+
+
+def test_a_reply_that_breaks_off_behind_its_last_byte_was_whole() -> None:
+    assert read(Rough(0)) == DATA
+
+
+def test_a_reply_that_is_too_long_is_no_bug() -> None:
+    with pytest.raises(Integrity):
+        read(Rough(1))
+
+
+def test_too_few_bytes_are_no_success_even_without_a_digest(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    short: Any = SimpleNamespace(read=lambda remote, offset: iter([memoryview(b"abc")]))
+    target: Any = SimpleNamespace(digest=lambda remote: None)
+    request = GetRequest(name="a", dest="-")
+    fetch = fetching._Fetch(cast("Workplace", Place()), request, cast("Target", target), short, short)
+    with pytest.raises(Integrity):
+        fetch.to_stdout(Remote("a", "x#a", 5))
