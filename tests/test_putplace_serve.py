@@ -297,6 +297,16 @@ def test_a_server_whose_sessions_others_have_is_asked_again(root: Path, tight: S
     assert cli.json("resume").code == 0
 
 
+def test_larger_chunks_than_usual_are_asked_about(root: Path) -> None:
+    with running_server(root, {"chunk_max": "16MiB"}) as wide:
+        cli = Cli(root, wide.url)
+        cli.env["PPCLI_CONFIG_DIR"] = str(wide.config)
+        content(cli, "a.bin", (12 << 20) + 1)
+        ran = cli.json("put", "a.bin", "--chunk-size", "12MiB")
+        assert (ran.code, ran.result["chunks_sent"]) == (0, 2), ran.result
+        assert cli.json("put", "a.bin", "--chunk-size", "17MiB").code == 2
+
+
 def test_the_limits_of_the_server_are_learnt(root: Path, tight: ServerProcess) -> None:
     """Chunks of 8 MiB are usual; this server takes 1 MiB, and files of 6 MiB."""
     cli = Cli(root, tight.url)

@@ -27,7 +27,8 @@ from ppcli.manifest import FileEntry, JobOptions, Manifest, now
 from ppcli.model import JobState
 from ppcli.pipeline import narrate
 from ppcli.requests import PutRequest
-from ppcli.target import Costly
+from ppcli.retry import Step
+from ppcli.target import Costly, Learner
 
 _POLL = 0.2
 
@@ -46,7 +47,7 @@ class _Put:
         chosen = place.chosen(request.to)
         self._target = place.target(chosen.url, request.chunk_size)
         if request.chunk_size is not None:
-            planner.chunk_size(0, self._target.limits(0), request.chunk_size)
+            self._check(request.chunk_size)
         collected = collect(request, _stdin())
         if chosen.by_default:
             self._tell_default()
@@ -69,6 +70,21 @@ class _Put:
                 self._agree_first()
                 self._cancel_matches()
             return self._run_jobs(self._decide())
+
+    def _check(self, chunk_size: int) -> None:
+        """Raises `Usage` for a size that the target does not take; one that only the usual limits forbid is asked
+        about."""
+        target = self._target
+        try:
+            planner.chunk_size(0, target.limits(0), chunk_size)
+        except Usage as unusual:
+            if not isinstance(target, Learner):
+                raise
+            try:
+                self._place.call(Step.FIND, target.url, target.learn)
+            except PpcliError:
+                raise unusual from None
+            planner.chunk_size(0, target.limits(0), chunk_size)
 
     def _tell_default(self) -> None:
         """Nobody chose a target: an unset variable must not look like an upload."""
