@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -12,7 +13,8 @@ import pytest
 from ppcli.app import fetching
 from ppcli.app.reading import RANGE, Reader
 from ppcli.app.workplace import Workplace
-from ppcli.errors import Integrity, Transient
+from ppcli.errors import Busy, Integrity, Interrupted, Transient
+from ppcli.halt import Halt, Stopped
 from ppcli.model import Remote
 from ppcli.requests import GetRequest
 from ppcli.retry import Step
@@ -25,6 +27,9 @@ REMOTE = Remote("a", "x#a", len(DATA))
 
 class Place:
     """Tries twice."""
+
+    def __init__(self) -> None:
+        self.halt = Halt()
 
     def call(self, step: Step, name: str, attempt: Callable[[], T]) -> T:
         try:
@@ -72,3 +77,25 @@ def test_too_few_bytes_are_no_success_even_without_a_digest(capfdbinary: pytest.
     fetch = fetching._Fetch(cast("Workplace", Place()), request, cast("Target", target), short, short)
     with pytest.raises(Integrity):
         fetch.to_stdout(Remote("a", "x#a", 5))
+
+
+def test_a_command_that_is_over_reads_nothing_more() -> None:
+    place = Place()
+    endless: Any = SimpleNamespace(read=lambda remote, offset: iter(lambda: memoryview(b"x"), b""))
+    reader = Reader(cast("Workplace", place), endless)
+    pieces = reader.read(Remote("a", "x#a", 1 << 20), 0)
+    assert bytes(next(pieces)) == b"x"
+    place.halt.request(Interrupted(130, job=False))
+    with pytest.raises(Stopped):
+        next(pieces)
+    reader.close()
+
+
+def test_two_runs_never_write_one_partial_file(tmp_path: Path) -> None:
+    partial = tmp_path / ".ppcli-get-1.part"
+    with fetching._opened(partial) as fd:
+        os.write(fd, b"begun")
+        with pytest.raises(Busy), fetching._opened(partial):
+            pass
+    with fetching._opened(partial) as fd:
+        assert os.read(fd, 9) == b"begun"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from ppcli import checksums, disk
 from ppcli.app.objects import listed, not_found, store_of
 from ppcli.app.reading import Reader
 from ppcli.app.workplace import Workplace
-from ppcli.errors import Integrity, Rejected, Usage, local_error, local_io
+from ppcli.errors import Busy, Integrity, Rejected, Usage, local_error, local_io
 from ppcli.events import FileCompleted, Result
 from ppcli.model import Action, Evidence, Remote
 from ppcli.names import safe_relative
@@ -153,32 +155,28 @@ class _Fetch:
                 path.parent.mkdir(parents=True, exist_ok=True)
         partial = _partial(path, remote, expected)
         begun = partial.stat().st_size if partial.is_file() else 0
-        with local_io(f"write {path}"):
-            size = self._fill(remote, partial, expected)
+        with local_io(f"write {path}"), _opened(partial) as fd:
+            size = self._fill(remote, fd, expected)
             _put_in_place(partial, path, force=self._request.force)
         return _Fetched(remote, path, expected, Action.RESUMED if begun else Action.SENT, size)
 
     def _has(self, path: Path, expected: str | None) -> bool:
         return expected is not None and self._place.file_digest(path.absolute(), True, _algorithm(expected)) == expected
 
-    def _fill(self, remote: Remote, partial: Path, expected: str | None) -> int:
+    def _fill(self, remote: Remote, fd: int, expected: str | None) -> int:
         """Complete the partial file and verify it; what an earlier run left is read again only to be hashed."""
-        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        try:
-            algorithm = _algorithm(expected)
-            digest = checksums.hasher(algorithm)
-            offset = start = _hash_start(fd, remote.size, digest.update)
-            for piece in self._reader.read(remote, offset):
-                disk.write_all(fd, piece, offset)
-                digest.update(piece)
-                offset += len(piece)
-            if offset != remote.size or (expected and f"{algorithm}:{digest.hexdigest()}" != expected):
-                os.ftruncate(fd, 0)
-                raise _damaged(remote)
-            disk.fsync(fd)
-            return offset - start
-        finally:
-            os.close(fd)
+        algorithm = _algorithm(expected)
+        digest = checksums.hasher(algorithm)
+        offset = start = _hash_start(fd, remote.size, digest.update)
+        for piece in self._reader.read(remote, offset):
+            disk.write_all(fd, piece, offset)
+            digest.update(piece)
+            offset += len(piece)
+        if offset != remote.size or (expected and f"{algorithm}:{digest.hexdigest()}" != expected):
+            os.ftruncate(fd, 0)
+            raise _damaged(remote)
+        disk.fsync(fd)
+        return offset - start
 
     def _expected(self, remote: Remote) -> str | None:
         return self._place.call(Step.READ, remote.name, lambda: self._target.digest(remote))
@@ -212,6 +210,37 @@ def _partial(path: Path, remote: Remote, digest: str | None) -> Path:
     """A hidden file beside `path`, named after exactly this version of the object: another version starts anew."""
     version = f"{remote.location}\n{remote.size}\n{digest}\n{remote.version}"
     return path.with_name(f".ppcli-get-{xxhash.xxh3_64_hexdigest(version.encode(errors='surrogateescape'))}.part")
+
+
+@contextmanager
+def _opened(partial: Path) -> Iterator[int]:
+    """The partial file, for this process alone: who has it open may truncate it, even once it has its name. Raises
+    `Busy`."""
+    fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = _leads_to(partial, fd)  # else whoever had it has put it in place meanwhile
+        except BlockingIOError:
+            ours = False
+        except OSError:  # a file system without locks
+            ours = True
+        if not ours:
+            raise Busy(
+                f"{partial.parent} is being filled by another process, with the same object.",
+                hint="Wait for it to finish.",
+                reason="locked",
+            )
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _leads_to(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _hash_start(fd: int, size: int, update: Callable[[memoryview], None]) -> int:

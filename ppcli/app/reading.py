@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ppcli.app.workplace import Workplace
 from ppcli.errors import Integrity, StepFailure
+from ppcli.halt import Stopped
 from ppcli.model import Remote
 from ppcli.retry import Step
 from ppcli.target import PIECE, Ranged, Store
@@ -85,6 +86,8 @@ class Reader:
 
         def following() -> memoryview | None:
             nonlocal pieces
+            if self._place.halt.requested:  # the command is over: nobody waits for this one
+                raise Stopped
             if pieces is None:
                 pieces = begin(done)
             try:
