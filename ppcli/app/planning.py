@@ -10,7 +10,7 @@ from pathlib import Path
 from ppcli import planner
 from ppcli.app.workplace import Workplace
 from ppcli.collect import Found
-from ppcli.errors import PpcliError, Rejected, SourceError, other_content
+from ppcli.errors import PpcliError, Rejected, SourceError, Usage, other_content
 from ppcli.events import FileCompleted
 from ppcli.manifest import FileEntry
 from ppcli.model import Action, FilePlan, Fingerprint, JobState, Limits, Remote
@@ -49,6 +49,21 @@ def plan_file(
     kept = failure(error) if error else None
     chunks = planner.plan_chunks(size, chunk_size)
     return FileEntry(name, path, seen, chunk_size, chunks, digest=digest, state=state, failure=kept)
+
+
+def check_chunk_size(place: Workplace, target: Target, wanted: int) -> None:
+    """Raises `Usage` for a chunk size (bytes) that the target does not take; about one that only the usual limits
+    forbid, it is asked."""
+    try:
+        planner.chunk_size(0, target.limits(0), wanted)
+    except Usage as unusual:
+        if not isinstance(target, Learner):
+            raise
+        try:
+            place.call(Step.FIND, target.url, target.learn)
+        except PpcliError:
+            raise unusual from None
+        planner.chunk_size(0, target.limits(0), wanted)
 
 
 class Examiner:

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ppcli import planner, source, steps
+from ppcli import source, steps
 from ppcli.app.agreeing import agree
 from ppcli.app.cancelling import cancel_job
 from ppcli.app.examining import Examination
 from ppcli.app.matching import Match, match, settle_ended
-from ppcli.app.planning import Examiner, Unchanged, unreadable
+from ppcli.app.planning import Examiner, Unchanged, check_chunk_size, unreadable
 from ppcli.app.rebuilding import reopen
 from ppcli.app.running import Runs, files_error, result, revive, run_job
 from ppcli.app.workplace import Workplace
@@ -27,8 +27,7 @@ from ppcli.manifest import FileEntry, JobOptions, Manifest, now
 from ppcli.model import JobState
 from ppcli.pipeline import narrate
 from ppcli.requests import PutRequest
-from ppcli.retry import Step
-from ppcli.target import Costly, Learner
+from ppcli.target import Costly
 
 _POLL = 0.2
 
@@ -47,7 +46,7 @@ class _Put:
         chosen = place.chosen(request.to)
         self._target = place.target(chosen.url, request.chunk_size)
         if request.chunk_size is not None:
-            self._check(request.chunk_size)
+            check_chunk_size(place, self._target, request.chunk_size)
         collected = collect(request, _stdin())
         if chosen.by_default:
             self._tell_default()
@@ -70,21 +69,6 @@ class _Put:
                 self._agree_first()
                 self._cancel_matches()
             return self._run_jobs(self._decide())
-
-    def _check(self, chunk_size: int) -> None:
-        """Raises `Usage` for a size that the target does not take; one that only the usual limits forbid is asked
-        about."""
-        target = self._target
-        try:
-            planner.chunk_size(0, target.limits(0), chunk_size)
-        except Usage as unusual:
-            if not isinstance(target, Learner):
-                raise
-            try:
-                self._place.call(Step.FIND, target.url, target.learn)
-            except PpcliError:
-                raise unusual from None
-            planner.chunk_size(0, target.limits(0), chunk_size)
 
     def _tell_default(self) -> None:
         """Nobody chose a target: an unset variable must not look like an upload."""

@@ -106,8 +106,7 @@ class PutPlaceTarget:
 
     def link(self, file: FilePlan) -> Remote | None:
         assert file.digest is not None
-        if file.immutable:
-            self._refuse_to_replace(file)
+        self._keep_immutable(file)
         known = self._entries.any_with_content(file.digest)
         if known is None or not self._api.register(file, self._hostname):
             return None
@@ -178,8 +177,7 @@ class PutPlaceTarget:
     def _upload_whole(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
         """One request, after which the file is there; sent again, it does no harm."""
         assert file.digest is not None
-        if file.immutable:
-            self._refuse_to_replace(file)
+        self._keep_immutable(file)
         hashed = Hashed(body)
         stored = self._own.put_whole(file, session.detail[_HOSTNAME], hashed)
         if f"sha256:{hashed.sha256}" != file.digest:
@@ -202,8 +200,7 @@ class PutPlaceTarget:
             return self._stored(file)
         if doubtful and (there := self._finished(file, hostname)):
             return there
-        if file.immutable:
-            self._refuse_to_replace(file)
+        self._keep_immutable(file)
         try:
             record = self._api.complete(session.id, sorted(receipts, key=lambda receipt: receipt.index), file.size)
         except Doubt as doubt:
@@ -219,9 +216,9 @@ class PutPlaceTarget:
         self._storage = self._storage or str(record.get("storage_location") or "")
         return self._stored(file)
 
-    def _refuse_to_replace(self, file: FilePlan) -> None:
+    def _keep_immutable(self, file: FilePlan) -> None:
         """The server knows no condition for it, so another client may still come between."""
-        there = self.find(file.name)
+        there = self.find(file.name) if file.immutable else None
         if there is not None and there.digest != file.digest:
             raise other_content(file.name)
 
