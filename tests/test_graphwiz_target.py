@@ -320,6 +320,8 @@ def test_immutable_never_replaces(box: Cli, server: GraphWizServer) -> None:
     content(box)
     put(box, "a.glb", "--immutable")
     assert put(box, "a.glb", "--immutable")["files_unchanged"] == 1
+    box.env["PPCLI_DATA_DIR"] = str(box.root / "elsewhere")
+    assert put(box, "a.glb", "--immutable")["files_unchanged"] == 1, "the same content is read where nobody tells"
     for size in (10, SIZE):
         content(box, "other", size)
         assert put(box, "other", "--name", "a.glb", "--immutable", code=5)["error"]["reason"] == "exists"  # type: ignore[index]

@@ -174,15 +174,18 @@ class Examiner:
         """The digest that source and remote share; None where they differ or it cannot be proved."""
         if remote.size != seen.size:
             return None
-        there = self._place.call(
-            Step.FIND, remote.name, lambda: self._target.digest(remote, fresh=self._request.checksum)
-        )
+        there = self._digest_of(remote, fresh=self._request.checksum)
+        if there is None and self._request.immutable:  # it is read, before it is said to be other content
+            there = self._digest_of(remote, fresh=True)
         if there is None:
             return None
         algorithm = there.partition(":")[0]
         if digest is None or not digest.startswith(f"{algorithm}:"):
             digest = self._place.file_digest(path, self._request.checksum, algorithm)
         return digest if digest == there else None
+
+    def _digest_of(self, remote: Remote, *, fresh: bool) -> str | None:
+        return self._place.call(Step.FIND, remote.name, lambda: self._target.digest(remote, fresh=fresh))
 
     def _failed(self, found: Found, source: str, seen: Fingerprint | None, error: PpcliError) -> FileEntry:
         return plan_file(self._target, found.name, source, seen, None, error)
