@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from graphwiz_kit import GraphWizServer, running_graphwiz
 from server_kit import ServerProcess, running_server
 
 from ppcli.credentials import Tokens
+from ppcli.errors import Crowded
 from ppcli.model import FilePlan, Session
 from ppcli.origin import Origin
 from ppcli.targets import Settings, graphwiz
@@ -132,6 +134,21 @@ def test_cancel_frees_the_server(box: Cli, server: ServerProcess) -> None:
     until(lambda: list((server.data / "partial").iterdir()) == [])
 
 
+@contextlib.contextmanager
+def connected(root: Path, server: ServerProcess) -> Iterator[graphwiz.GraphWizTarget]:
+    with contextlib.closing(Transport(server.url, Tokens(Origin.parse(server.url), lambda: server.token))) as transport:
+        settings = Settings(root / "data", root / "config", lambda path, fresh: "", http=lambda base: transport)
+        yield graphwiz.connect(f"graphwiz+{server.url}", settings)
+
+
+def test_a_server_that_takes_no_more_sessions_is_crowded(root: Path) -> None:
+    plan = FilePlan("job", 0, "a.glb", 60 * MIB, 0.0, 10 * MIB, 6)
+    with running_server(root, LIMITS | {"sessions_per_user": 1}) as tight, connected(root, tight) as target:
+        target.open(plan, None, None)
+        with pytest.raises(Crowded):
+            target.open(replace(plan, key=1), None, None)
+
+
 def test_giving_up_leaves_what_was_there_before(root: Path, server: ServerProcess) -> None:
     """The server has one asset for all that has the same name and content."""
     data = random.Random(1).randbytes(6 * MIB)
@@ -140,10 +157,9 @@ def test_giving_up_leaves_what_was_there_before(root: Path, server: ServerProces
         for number, chunk in enumerate((data[: 5 * MIB], data[5 * MIB :]), 1):
             assert server.send(session, number, chunk).status == 200
     asset = server.session(first, "complete").json["asset_id"]
-    with contextlib.closing(Transport(server.url, Tokens(Origin.parse(server.url), lambda: server.token))) as transport:
-        settings = Settings(root / "data", root / "config", lambda path, fresh: "", http=lambda base: transport)
-        plan = FilePlan("job", 0, "a.glb", len(data), 0.0, 5 * MIB, 2)
-        graphwiz.connect(f"graphwiz+{server.url}", settings).abort(Session(second), plan)
+    plan = FilePlan("job", 0, "a.glb", len(data), 0.0, 5 * MIB, 2)
+    with connected(root, server) as target:
+        target.abort(Session(second), plan)
     assert [one["asset_id"] for one in server.call("GET", "/storage/assets").json["assets"]] == [asset]
     assert server.session(second).json["asset_id"] == asset, "nothing of it is held any more"
 

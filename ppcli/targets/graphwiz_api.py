@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
-from ppcli.errors import Damaged, Doubt, Loss, Rejected, SessionLost, Transient
+from ppcli.errors import Crowded, Damaged, Doubt, Loss, Rejected, SessionLost, Transient
 from ppcli.model import FilePlan
 from ppcli.target import Body
 from ppcli.targets.graphwiz_form import FormBody
@@ -26,6 +26,8 @@ _PER_PAGE = 1000
 _GONE = frozenset({403, 404, 410})
 """What a server answers about a session that cannot be used (any more), or not by this account."""
 _NO_ROUTE = frozenset({404, 405})
+_CROWDED = "Too many unfinished uploads"
+"""What our own server says; others count requests only."""
 _TOO_LARGE = re.compile(r"too large|maximum size", re.IGNORECASE)
 _MERGE_RATE = 50e6
 """Bytes per second at which a server is trusted to put a file together before it answers."""
@@ -226,6 +228,8 @@ class Api:
         reply = self._transport.send(replace(request, expect=request.expect | {429}), body)
         if reply.status == 429:
             said = own_words(reply)
+            if said.startswith(_CROWDED):
+                raise Crowded(said, retry_after=retry_after(reply.headers))
             raise Transient(
                 f"{self._transport.origin.netloc} takes no more requests for now (429{': ' if said else ''}{said}); "
                 "GraphWiz servers allow 100 an hour",
