@@ -33,23 +33,22 @@ _PUT = ("--chunk-size", str(CHUNK), "--jobs", str(JOBS), "--json")
 _HEADS = CHUNK // 2
 """Heads of requests and of pads, all of a run together: less than this."""
 
-_OURS = re.compile(
-    r"data/(jobs/(\.lock|[0-9a-f]{10}/(manifest\.json|journal\.jsonl|summary\.json|lock|log(\.\d)?))"
-    r"|(digests|s3)\.sqlite(-wal|-shm)?|pads/(index\.jsonl?|index\.lock|store\.json|pads/[0-9a-f]{2}/[0-9a-f]{64}))"
-    r"|config/(user\.key|\.user\.key\.lock)"
-)
-"""The files that data dir and config dir have when all is done."""
 _SET_ASIDE = re.compile(r"data/(pads/index\.jsonl?|jobs/[0-9a-f]{10}/journal\.jsonl)\.corrupt-\d+")
 """What a write that was torn may make of them."""
+_NEVER = re.compile(r"\.tmp$|\.corrupt-|(^|/)\.new-")
+_IDENTITY = re.compile(r"(?<=/)[0-9a-f]{2,}(?=/|$)")
 
 
 class Site:
     """A peer, with one file on it that every job must leave alone, and its client's directories as they are then."""
 
     def __init__(self, peer: Peer, root: Path) -> None:
-        """`lists`: the target can be asked which names it has."""
+        """`lists`: the target can be asked which names it has. `usual` are the files that a client has when all is
+        done, with "ID" for what is another each time; the first job that ends tells."""
         self.peer, self.root = peer, root
+        self.usual: set[str] = set()
         self.cli = Cli(root, peer.url)
+        self.cli.env["PPCLI_YES"] = "1"
         if token := getattr(peer, "token", None):
             self.cli.env["PPCLI_TOKEN"] = token
         self.kept = self.cli.source("kept", CHUNK + 1)
@@ -180,8 +179,10 @@ class Job:
 
     def _tidy(self) -> None:
         here = [path.relative_to(self.site.root).as_posix() for root in self.site.roots[:2] for path in root.rglob("*")]
-        stray = [name for name in here if not (self.site.root / name).is_dir() and not _OURS.fullmatch(name)]
-        stray += [name for name in here if re.search(r"(^|/)\.new-", name)]
+        files = [name for name in here if (self.site.root / name).is_file()]
+        self.site.usual = self.site.usual or {_shape(name) for name in files}
+        stray = [name for name in here if _NEVER.search(name)]
+        stray += [name for name in files if _shape(name) not in self.site.usual]
         if self.torn:  # what is damaged is set aside, never removed
             stray = [name for name in stray if not _SET_ASIDE.fullmatch(name)]
         assert not stray, f"left behind: {stray}"
@@ -219,6 +220,10 @@ class Job:
 
     def _data(self, name: str) -> bytes:
         return self.files[name.removeprefix(self.below)]
+
+
+def _shape(name: str) -> str:
+    return _IDENTITY.sub("ID", name).removesuffix("-wal").removesuffix("-shm")
 
 
 def _sends(call: Call, places: Sequence[str]) -> bool:
