@@ -56,8 +56,19 @@ def s3() -> Iterator[S3]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def seed(pytestconfig: pytest.Config) -> int:
+    number: int = pytestconfig.getoption("--seed")
+    return number
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed of the sweeps: {config.getoption('--seed')}"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sweep", action="store_true", help="run the long sweeps as well")
+    parser.addoption("--seed", type=int, default=1, help="where the sweeps take their random numbers from")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
