@@ -117,7 +117,7 @@ class Api:
         )
 
     def _over(self, url: str) -> bool:
-        """After a success that does not tell, which may be a proxy's: is it complete, or gone as what is over may be?"""
+        """After a success that does not tell and may be a proxy's: is it complete, or gone as what is over may be?"""
         try:
             return self.ask(url).complete
         except SessionLost:
