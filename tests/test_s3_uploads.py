@@ -189,6 +189,25 @@ def test_cancel_aborts(rig: Rig) -> None:
     assert rig.cli.json("ls", "--incomplete").of("incomplete") == []
 
 
+def test_what_is_fetched_without_a_digest_is_not_called_verified(rig: Rig) -> None:
+    """That of a multipart object takes a question, which may be answered in vain, or with trouble that passes."""
+    data = rig.cli.source("big.bin", 2 * PART)
+    rig.proxy.fresh()
+    assert rig.cli("put", "big.bin", "--chunk-size", "5MiB").code == 0
+    shutil.rmtree(rig.cli.data)
+    ran = rig.cli.json("get", "big.bin", "proved")
+    assert (ran.of("file_completed")[0]["evidence"], ran.of("warning")) == ("content", [])
+    asks = lambda seen: seen.method == "HEAD" and "partNumber" in seen.path  # noqa: E731
+    rig.proxy.at(Rule(asks, instead=lambda: b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"))
+    ran = rig.cli.json("get", "big.bin", "retried")
+    assert (ran.of("file_completed")[0]["evidence"], len(ran.of("retrying"))) == ("content", 1)
+    rig.proxy.at(Rule(asks, instead=lambda: b"HTTP/1.1 501 No\r\nContent-Length: 0\r\n\r\n", times=9))
+    ran = rig.cli.json("get", "big.bin", "counted")
+    assert ran.of("file_completed")[0]["evidence"] == "offset"
+    assert [one["code"] for one in ran.of("warning")] == ["unverified"]
+    assert (rig.root / "counted").read_bytes() == data
+
+
 def test_headers_of_objects(rig: Rig) -> None:
     rig.cli.source("page.html", 10)
     rig.cli.source("big.mp4", PART + 1)

@@ -81,7 +81,7 @@ class _Fetch:
         return self.result(count, size)
 
     def to_stdout(self, remote: Remote) -> int:
-        expected = self._target.digest(remote)
+        expected = self._expected(remote)
         algorithm = _algorithm(expected)
         digest = checksums.hasher(algorithm)
         size = 0
@@ -90,7 +90,7 @@ class _Fetch:
             if not _print(piece):  # a reader that had enough is no failure
                 return size
             size += len(piece)
-        if expected is not None and expected != f"{algorithm}:{digest.hexdigest()}":
+        if size != remote.size or (expected and expected != f"{algorithm}:{digest.hexdigest()}"):
             raise _damaged(remote)
         return size
 
@@ -100,7 +100,7 @@ class _Fetch:
         if path.is_symlink() or path.exists():
             if path.is_file() and path.stat().st_size == remote.size and self._has(path, expected):
                 self._unchanged.append(remote.size)
-                self._tell(remote, path, Action.UNCHANGED, 0)
+                self._tell(remote, path, Action.UNCHANGED, 0, Evidence.CONTENT)
                 return 0
             if not self._request.force:
                 raise _exists(path)
@@ -112,7 +112,8 @@ class _Fetch:
         with local_io(f"write {path}"):
             size = self._fill(remote, partial, expected)
             _put_in_place(partial, path, force=self._request.force)
-        self._tell(remote, path, Action.RESUMED if begun else Action.SENT, size)
+        evidence = Evidence.CONTENT if expected else Evidence.OFFSET
+        self._tell(remote, path, Action.RESUMED if begun else Action.SENT, size, evidence)
         return size
 
     def _has(self, path: Path, expected: str | None) -> bool:
@@ -157,11 +158,15 @@ class _Fetch:
             yield piece
 
     def _expected(self, remote: Remote) -> str | None:
-        return self._place.call(Step.READ, remote.name, lambda: self._target.digest(remote))
+        """The digest to compare with. Without one, only the bytes can be counted, and users are told."""
+        digest = self._place.call(Step.READ, remote.name, lambda: self._target.digest(remote))
+        if digest is None:
+            self._place.warn("unverified", f"The target tells no digest of {remote.name}: only its size is compared.")
+        return digest
 
-    def _tell(self, remote: Remote, path: Path, action: Action, size: int) -> None:
+    def _tell(self, remote: Remote, path: Path, action: Action, size: int, evidence: Evidence) -> None:
         told = FileCompleted(
-            None, remote.name, remote.location, remote.size, str(path), remote.digest, action, size, Evidence.CONTENT
+            None, remote.name, remote.location, remote.size, str(path), remote.digest, action, size, evidence
         )
         self._place.listener.hear(told)
 

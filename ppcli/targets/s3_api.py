@@ -98,6 +98,8 @@ class Api:
     def part_size(self, key: str, etag: str) -> int | None:
         """The size of the first part of a multipart object; None where the server cannot say."""
         got = self._ask("HEAD", key, {"partNumber": "1"})
+        if isinstance(got, Fault) and isinstance(error := got.error(), Transient):
+            raise error
         if isinstance(got, Fault) or got.headers.get("x-amz-mp-parts-count") != etag.rpartition("-")[2]:
             return None
         size = got.headers.get("content-length", "")
