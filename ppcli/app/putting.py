@@ -13,7 +13,7 @@ from typing import BinaryIO
 from ppcli import planner, source, steps
 from ppcli.app.cancelling import cancel_job
 from ppcli.app.examining import Examination
-from ppcli.app.matching import Match, match, settle_ended
+from ppcli.app.matching import Match, completed_since, match, settle_ended
 from ppcli.app.planning import Examiner, Unchanged, unreadable
 from ppcli.app.rebuilding import reopen
 from ppcli.app.running import Runs, files_error, result, revive, run_job
@@ -152,8 +152,10 @@ class _Put:
         """The jobs to run, all held by this process: (job, positions of its files, was it there before). Looking at
         files may take long, so it happens outside the lock, and what was decided without it is checked again."""
         deadline = time.monotonic() + self._request.wait_lock
+        known = set(self._place.jobs.ids())
         while True:
             with self._place.jobs.deciding():
+                self._look_again(completed_since(self._place, self._target.url, known))
                 matches = self._match()
                 matched = {one.found for one in matches}
                 unseen = [found for found in self._files if found not in matched and found not in self._seen]
@@ -171,6 +173,12 @@ class _Put:
                 self._examine(unseen)
             else:
                 time.sleep(_POLL)
+
+    def _look_again(self, names: set[str]) -> None:
+        """Other processes have put these names since we looked."""
+        for found, seen in list(self._seen.items()):
+            if found.name in names and isinstance(seen, FileEntry):
+                del self._seen[found]
 
     def _hold(self, matches: Sequence[Match]) -> list[tuple[Job, list[int], bool]] | None:
         """None where another process finished one of the files just now: then it is no match any more."""
