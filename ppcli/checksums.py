@@ -1,8 +1,8 @@
 """Digests by name. A digest is written `algorithm:hex`; the algorithms are
 
     sha256, md5, sha1, crc64nvme, crc32c     of the whole content
-    md5-SIZE                                 MD5 over the MD5s of its parts of SIZE bytes, then `-` and their count:
-                                             what S3 calls the ETag of a multipart upload
+    md5-SIZE                                 MD5 over the MD5s of its parts of SIZE bytes: what S3 puts, with `-` and
+                                             their count behind it, into the ETag of a multipart upload
 
 The two CRCs come from `awscrt`, which the extra `s3` brings; it is loaded when one is wanted.
 """
@@ -96,7 +96,7 @@ class Parts:
         return hashlib.md5(b"".join([*self._done, self._part.digest()]), usedforsecurity=False).digest()
 
     def hexdigest(self) -> str:
-        return f"{self.digest().hex()}-{len(self._done) + 1}"
+        return self.digest().hex()
 
 
 def joined_crc64nvme(parts: Iterable[tuple[bytes, int]]) -> bytes:

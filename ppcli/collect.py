@@ -37,8 +37,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that is not sent, and no failure: the `code` and text of a warning."""
+    """Something that is not sent, and no failure: the `code` and text of a warning. `name` is what it would have."""
 
+    name: str
     path: Path
     code: str
     message: str
@@ -167,7 +168,7 @@ class _Walk:
             empty = False
             yield own
         if empty:
-            self._skip(top, "empty_directory", "has no files to send")
+            self._skip(top.name, top, "empty_directory", "has no files to send")
 
     def _tree(self, top: Path) -> Iterator[_Own]:
         """Files are named relative to `top`, sorted by these names. Directories are pushed with a `/` at the end."""
@@ -191,26 +192,28 @@ class _Walk:
             if entry.is_dir(follow_symlinks=False):
                 if not self.excluded(name + "/"):
                     yield name + "/"
-            elif not self.excluded(name) and self._is_file(entry):
+            elif not self.excluded(name) and self._is_file(name, entry):
                 yield name
 
-    def _is_file(self, entry: os.DirEntry[str]) -> bool:
+    def _is_file(self, name: str, entry: os.DirEntry[str]) -> bool:
         """Whether a tree's entry is sent. A link that cannot be followed for other reasons fails when it is read."""
         try:
             if entry.is_file():
                 return True
             if entry.is_dir():
-                self._skip(Path(entry.path), "directory_link", "is a link to a directory")
+                self._skip(name, Path(entry.path), "directory_link", "is a link to a directory")
             elif entry.is_symlink():
-                self._skip(Path(entry.path), "broken_link", "is a link to nothing that could be sent")
+                self._skip(name, Path(entry.path), "broken_link", "is a link to nothing that could be sent")
             else:
-                self._skip(Path(entry.path), "special_file", "is no regular file")
+                self._skip(name, Path(entry.path), "special_file", "is no regular file")
         except OSError:
             return True
         return False
 
-    def _skip(self, path: Path, code: str, why: str) -> None:
-        self.skipped.append(Skipped(path, code, f"{escape(str(path))} {why}; it is not sent."))
+    def _skip(self, name: str, path: Path, code: str, why: str) -> None:
+        prefix = self.request.name or ""
+        told = f"{escape(str(path))} {why}; it is not sent."
+        self.skipped.append(Skipped(escape(prefix + name if prefix.endswith("/") else name), path, code, told))
 
 
 def _file(path: Path) -> _Own:

@@ -120,7 +120,7 @@ def _refuse_secrets(url: str) -> None:
         parts = urlsplit(url)
         password = parts.password
     except ValueError as error:
-        raise Usage(f"The target is not a URL: {error}.", reason="target") from error
+        raise Usage(f"The target is not a URL: {error}.", hint="Check --to.", reason="target") from error
     if password is not None or any(_SIGNED.match(key) for key, _ in parse_qsl(parts.query, keep_blank_values=True)):
         raise Usage(
             "A target URL must not hold a password or a signature.",

@@ -16,7 +16,6 @@ from types import TracebackType
 
 from ppcli import checksums, disk
 from ppcli.model import Fingerprint
-from ppcli.source import Source, fingerprint, unsettled
 
 FILE_NAME = "digests.sqlite"
 
@@ -64,18 +63,6 @@ class DigestCache:
             self._pending[_key(path, digest.partition(":")[0])] = (_stamp(seen), digest)
             if len(self._pending) >= _BATCH or time.monotonic() - self._flushed >= _FLUSH_AFTER:
                 self._flush()
-
-    def of_file(self, path: Path, fresh: bool = False, algorithm: str = checksums.SHA256) -> str:
-        """The digest of a file: the recorded one, or by reading it (`fresh`: always). Raises `SourceError`."""
-        if not fresh and (known := self.get(path, fingerprint(path), algorithm)):
-            return known
-        with Source(path) as source:
-            seen = source.fingerprint
-            settled = not unsettled(seen)
-            digest = checksums.digest_of(source.pieces(0, seen.size), algorithm)
-        if settled and fingerprint(path) == seen:
-            self.put(path, seen, digest)
-        return digest
 
     def close(self) -> None:
         """Write what is pending. Repeatable."""

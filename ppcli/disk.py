@@ -61,8 +61,9 @@ def open_private(path: Path, flags: int) -> int:
 
 
 def write_atomic(path: Path, pieces: Iterable[bytes]) -> None:
-    """Replace a file as a whole: temporary file, fsync, rename, fsync of the directory."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Replace a file as a whole: temporary file, fsync, rename, fsync of the directory. One caller at a time; what a
+    killed one left is taken over by the next."""
+    temporary = path.with_name(f".{path.name}.tmp")
     fd = open_private(temporary, os.O_WRONLY | os.O_TRUNC)
     try:
         try:

@@ -18,9 +18,11 @@ PpcliError
 StepFailure               a step call failed; the pipeline decides what follows, users never see these
 |-- Transient             try again, not before `retry_after` seconds
 |   |-- Doubt             the outcome is unknown: ask, then send again
+|   |-- Crowded           no more sessions at once: let one of them end first
 |   |-- Further           part of it has arrived: go on, the attempts begin anew
 |   `-- Damaged           what was stored is not what was sent: send again
-`-- SessionLost           the target forgot the session: reset what it held, reopen once
+|-- SessionLost           the target forgot the session: reset what it held, reopen once
+`-- Recut                 the target wants other chunks than were planned: plan anew
 """
 
 from __future__ import annotations
@@ -71,6 +73,11 @@ class Rejected(PpcliError):
     kind = "rejected"
     exit_code = 5
     ends_file = True
+
+
+def source_changed(what: str) -> SourceError:
+    """`what` says which source is another revision now, and when that was found."""
+    return SourceError(f"{what}.", hint="Run the same command again once nothing writes to it.", reason="changed")
 
 
 def other_content(name: str) -> Rejected:
@@ -161,6 +168,10 @@ class Damaged(Transient):
     """The target holds other bytes than were sent; sending them again may mend it."""
 
 
+class Crowded(Transient):
+    """The target takes no more open sessions until one of them has ended."""
+
+
 class Loss(StrEnum):
     """Why a session cannot be used any more: it was forgotten, its time was up, or it holds wrong bytes for good. One
     that is only `BEHIND` lives, and holds less than it had confirmed: it is opened again, and what it lacks is sent."""
@@ -178,6 +189,10 @@ class SessionLost(StepFailure):
         super().__init__(cause)
         self.cause = cause
         self.loss = loss
+
+
+class Recut(StepFailure):
+    """The target cuts the file into other chunks than were planned: from now on its `limits` say how."""
 
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}

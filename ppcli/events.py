@@ -92,6 +92,22 @@ class FilePlanned(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ReservationPlanned(JobEvent):
+    """What a `put` will reserve at most where that costs, how many free pads it uses again, and how many unchanged ones
+    it is known to keep."""
+
+    event: ClassVar[str] = "reservation_planned"
+    target: str
+    pads_new: int
+    pads_reused: int
+    pads_kept: int
+    pad_size: int
+    bytes_new: int
+    bytes_reused: int
+    bytes_kept: int
+
+
+@dataclass(frozen=True, slots=True)
 class FileCompleted(JobEvent):
     event: ClassVar[str] = "file_completed"
     name: str
@@ -219,13 +235,32 @@ class Serving(Event):
 class TokenCreated(Event):
     """`ppcli serve` made a token: the one event with a secret in it, which is told here and never again.
 
-    `saved` names the file that keeps it for clients of this computer.
+    `saved` names the file that keeps it for clients of this computer; `id` is no secret.
     """
 
     event: ClassVar[str] = "token"
     user: str
     token: str
     saved: str | None
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenListed(Event):
+    """`expires` None: it does not end by itself."""
+
+    event: ClassVar[str] = "token_listed"
+    id: str
+    user: str
+    created: str
+    expires: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRevoked(Event):
+    event: ClassVar[str] = "token_revoked"
+    id: str
+    user: str
 
 
 @dataclass(frozen=True, slots=True)

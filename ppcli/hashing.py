@@ -9,9 +9,10 @@ from pathlib import Path
 
 import xxhash
 
+from ppcli import checksums
 from ppcli.digests import DigestCache
 from ppcli.model import Fingerprint
-from ppcli.source import Digests, OnBytes, Source, fingerprint, settle
+from ppcli.source import Digests, OnBytes, Source, fingerprint, settle, unsettled
 
 _WORTH_A_THREAD = 16 << 20
 """Bytes from which a second thread pays."""
@@ -97,9 +98,22 @@ class Hashes:
         digests = full_digests(source, chunk_size, on_bytes)
         if seen.size > _WORTH_KEEPING and len(self._kept) < _KEPT_AT_MOST:
             self._kept[source.path] = seen, chunk_size, digests
-        if fingerprint(source.path).same(seen):
-            self.record(source.path, seen, digests.whole)
-        return digests.whole
+        return self._remembered(source, digests.whole)
+
+    def of_file(self, path: Path, fresh: bool = False, algorithm: str = checksums.SHA256) -> str:
+        """The digest of a file: the recorded one, or by reading it (`fresh`: always). Raises `SourceError`."""
+        if not fresh and self._cache and (known := self._cache.get(path, fingerprint(path), algorithm)):
+            return known
+        with Source(path) as source:
+            settled = not unsettled(source.fingerprint)
+            digest = checksums.digest_of(source.pieces(0, source.fingerprint.size), algorithm)
+            return self._remembered(source, digest) if settled else digest
+
+    def _remembered(self, source: Source, digest: str) -> str:
+        """A digest that was just read, recorded unless the source changed meanwhile."""
+        if fingerprint(source.path).same(source.fingerprint):
+            self.record(source.path, source.fingerprint, digest)
+        return digest
 
     def take_chunks(self, path: Path, seen: Fingerprint, chunk_size: int) -> Digests | None:
         """The digests of the chunks of exactly this revision, where they were computed in this process; they are given

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,8 @@ from ppcli.summary import Summary
 
 _DRAFT = ".new-"
 _LOCK_PATIENCE = 30.0
+_UNLOCKED = 3600.0
+"""Seconds after which a draft without a lock is one that a kill left, and not one that is about to get it."""
 
 
 class Job:
@@ -164,6 +167,13 @@ class JobStore:
         """Who runs this job right now."""
         return lock.holder(self.directory / job / LOCK)
 
+    def folded(self, job: str) -> bool:
+        """Whether summary and manifest have all of it. A journal that is missing holds nothing either."""
+        try:
+            return (self.directory / job / JOURNAL).stat().st_size == 0
+        except OSError:
+            return True
+
     def summary(self, job: str) -> Summary:
         """The job as it stands on disk; never changes anything. Raises `Corrupt` where it cannot be read."""
         directory = self.directory / job
@@ -253,7 +263,7 @@ class JobStore:
             if seen.state.finished and seen.updated < before and self.holder(job) is None:
                 self._remove(job)
         for draft in self.directory.glob(f"{_DRAFT}*"):
-            if lock.holder(draft / LOCK) is None and (draft / LOCK).exists():
+            if lock.holder(draft / LOCK) is None and ((draft / LOCK).exists() or _forgotten(draft)):
                 shutil.rmtree(draft, ignore_errors=True)
 
     def _remove(self, job: str) -> None:
@@ -261,3 +271,9 @@ class JobStore:
         with contextlib.suppress(OSError):
             (self.directory / job).rename(hidden)
             shutil.rmtree(hidden)
+
+
+def _forgotten(draft: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return time.time() - draft.stat().st_mtime > _UNLOCKED
+    return False

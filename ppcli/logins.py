@@ -10,7 +10,7 @@ from typing import Any
 from ppcli import disk
 from ppcli.errors import Credentials, local_error, local_io
 from ppcli.lock import Lock
-from ppcli.origin import Origin
+from ppcli.origin import Origin, origin_of
 
 FORMAT = "ppcli-logins/1"
 NAME = "logins.json"
@@ -26,6 +26,10 @@ class Logins:
     def find(self, origin: Origin) -> str | None:
         """The token of an origin. Raises `Credentials` where the file is damaged, `Local` where it cannot be read."""
         return self._load().get(str(origin))
+
+    def all(self) -> dict[Origin, str]:
+        """Every token. Raises as `find` does."""
+        return {origin: token for text, token in self._load().items() if (origin := origin_of(text)) is not None}
 
     def save(self, origin: Origin, token: str) -> None:
         """Keep a token, durably, in place of the one there was. A damaged file is set aside. Raises `Local`."""

@@ -220,6 +220,29 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What an upload will ask for where slots cost: at most `new` ones, of `slot_size` bytes each, beside the `reused`
+    free ones that are there already, and the `kept` ones of chunks that are known to be unchanged."""
+
+    new: int
+    reused: int
+    kept: int
+    slot_size: int
+
+    @property
+    def bytes_new(self) -> int:
+        return self.new * self.slot_size
+
+    @property
+    def bytes_reused(self) -> int:
+        return self.reused * self.slot_size
+
+    @property
+    def bytes_kept(self) -> int:
+        return self.kept * self.slot_size
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What a target allows for one file, and what the pipeline must know of it. It branches on these, never on names.
 
@@ -236,6 +259,7 @@ class Limits:
     keeps_starts           True: an upload that breaks off leaves the start of its chunk there, so the chunk's checksum
                            is made durable before its first byte goes: a later run knows then whose bytes they are
     reserves               chunks whose slots are asked for in one call at most; None: as many as are wanted
+    server_cuts            True: the server itself said how files are cut: a size that was wished for gives way
     digest_wanted          False: the target's own digest names the content, so that no source of several chunks is read
                            once more for its SHA-256
     """
@@ -254,3 +278,4 @@ class Limits:
     keeps_starts: bool = False
     reserves: int | None = None
     digest_wanted: bool = True
+    server_cuts: bool = False

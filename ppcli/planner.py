@@ -14,8 +14,9 @@ def chunk_size(size: int, limits: Limits, wanted: int | None = None) -> int:
     """The chunk size (bytes) for a file of `size` bytes.
 
     By default `limits.chunk_default`, doubled until the file has at most 10,000 chunks (or the target's own limit, if
-    that is lower), and at most `limits.chunk_max`. `wanted` is taken as it is or refused. Raises `Usage` for a `wanted`
-    outside the limits, `Rejected` (reason `too_large`) for a file that no allowed chunk size can hold.
+    that is lower), and at most `limits.chunk_max`. `wanted` is taken as it is or refused, but gives
+    way where `limits.server_cuts`. Raises `Usage` for a `wanted` outside the limits, `Rejected` (reason `too_large`)
+    for a file that no allowed chunk size can hold.
     """
     most = limits.max_chunks
     if most is not None and size > most * limits.chunk_max:
@@ -33,6 +34,8 @@ def chunk_size(size: int, limits: Limits, wanted: int | None = None) -> int:
 
 
 def _checked(size: int, limits: Limits, wanted: int) -> int:
+    if limits.server_cuts:
+        return min(max(wanted, limits.chunk_min), limits.chunk_max)
     if not limits.chunk_min <= wanted <= limits.chunk_max:
         allowed = (
             f"exactly {limits.chunk_min}"

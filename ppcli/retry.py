@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
-from ppcli.errors import Damaged, Further, Temporary, Transient
+from ppcli.errors import Crowded, Damaged, Further, Temporary, Transient
 from ppcli.halt import Halt
 
 T = TypeVar("T")
@@ -35,7 +35,13 @@ class Step(StrEnum):
     ABORT = "abort"
     READ = "read"
     REMOVE = "remove"
+    RECOVER = "recover"
     LOGIN = "login"
+
+    @property
+    def doing(self) -> str:
+        """As it follows "Could not"."""
+        return "look for" if self is Step.FIND else self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +141,7 @@ class Retrier:
             raise
         except Transient as last:
             raise Temporary(
-                f"Could not {step} {_what(name, chunk)} after {self._attempts} attempts: {last.cause}.",
+                f"Could not {step.doing} {_what(name, chunk)} after {_times(self._attempts)}: {last.cause}.",
                 hint=self._hint("when the target can be reached again"),
                 reason=last.reason,
             ) from last
@@ -150,7 +156,8 @@ class Retrier:
                     hint=self._hint("after that time"),
                     reason="retry_after",
                 )
-            self._gate.hold(failure.retry_after)
+            if not isinstance(failure, Crowded):  # sessions that are open go on, so that one of them ends
+                self._gate.hold(failure.retry_after)
             delay = max(delay, failure.retry_after)
         return delay
 
@@ -164,3 +171,7 @@ _backoff = wait_exponential(multiplier=BACKOFF_MIN, max=BACKOFF_MAX - BACKOFF_MI
 
 def _what(name: str, chunk: int | None) -> str:
     return name if chunk is None else f"chunk {chunk} of {name}"
+
+
+def _times(attempts: int) -> str:
+    return "1 attempt" if attempts == 1 else f"{attempts} attempts"

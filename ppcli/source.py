@@ -20,7 +20,7 @@ from typing import BinaryIO, TypeAlias
 import xxhash
 
 from ppcli import disk
-from ppcli.errors import SourceError, local_io
+from ppcli.errors import SourceError, local_io, source_changed
 from ppcli.model import Fingerprint, Part
 from ppcli.pieces import pieces
 from ppcli.target import PIECE
@@ -133,7 +133,7 @@ class Source:
         except OSError as error:
             raise _unreadable(self.path, error) from error
         if size:
-            raise _changed(self.path)
+            raise source_changed(f"{self.path} got shorter while it was sent")
 
     def _has_a_byte(self) -> bool:
         try:
@@ -304,12 +304,4 @@ def _sizeless(path: Path) -> SourceError:
         f"{path} does not tell its size.",
         hint="Send what it prints: `cat FILE | ppcli put - --name NAME`.",
         reason="unreadable",
-    )
-
-
-def _changed(path: Path) -> SourceError:
-    return SourceError(
-        f"{path} got shorter while it was sent.",
-        hint="Run the same command again once nothing writes to it.",
-        reason="changed",
     )

@@ -4,6 +4,7 @@ A target makes one attempt per call and never loops; it says what happened by ra
 
 - `Transient` (and `Doubt`, `Damaged`): the pipeline tries the same call again, within `--retries`;
 - `SessionLost`: the pipeline records a reset of the file's chunks and opens once more;
+- `Recut` (by `open` alone): the file is planned anew by what `limits` says now, and opened again;
 - a `PpcliError`: final. `Rejected`, `Integrity` and `SourceError` end that file, every other kind halts the job.
 
 All methods may be called from several threads at once, for different chunks and files.
@@ -11,10 +12,10 @@ All methods may be called from several threads at once, for different chunks and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from ppcli.model import FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
+from ppcli.model import Cost, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 
 PIECE = 1 << 20
 """The largest run of bytes that a worker holds in memory at once."""
@@ -162,9 +163,37 @@ class Linker(Protocol):
 
 
 @runtime_checkable
+class Learner(Protocol):
+    """A target whose server says what it takes."""
+
+    def learn(self) -> None:
+        """Ask it, once: from then on `limits` tells. Before, `limits` tells what is usual."""
+        ...
+
+
+@runtime_checkable
 class Accounts(Protocol):
     """A target that gives tokens for an account's password."""
 
     def login(self, email: str, password: str) -> str:
         """A new token. Raises `Credentials` for a wrong password."""
+        ...
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """A target that can be asked whether a token is good."""
+
+    def accepts(self, token: str) -> bool:
+        """Whether the server takes this token."""
+        ...
+
+
+@runtime_checkable
+class Costly(Protocol):
+    """A target where reserving costs: the user agrees first."""
+
+    def cost(self, files: Sequence[FilePlan], sums: Mapping[str, Sequence[str]]) -> Cost:
+        """What these files will take, as far as is known. `sums` are the XXH3-128 (hex) of the chunks of those that
+        replace a version, by name; without them every chunk counts as changed."""
         ...

@@ -51,7 +51,9 @@ class Place:
 
     def connect(self) -> Target:
         cache = DigestCache(self.root / "data")
-        settings = Settings(self.root / "data", self.root / "config", cache.of_file, self.chunk_size, http=self.http)
+        settings = Settings(
+            self.root / "data", self.root / "config", Hashes(cache).of_file, self.chunk_size, http=self.http
+        )
         return connect(self.url, settings)
 
     def source(self, name: str, data: bytes) -> Path:

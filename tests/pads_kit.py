@@ -7,19 +7,24 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import xxhash
+from server_kit import ServerProcess
 
+from ppcli.credentials import Tokens
 from ppcli.errors import NotFound, SessionLost, Temporary
 from ppcli.model import FilePlan, Part, Receipt, Remote, Session
+from ppcli.origin import Origin
 from ppcli.pads.index import State
 from ppcli.pads.ledger import Ledger
-from ppcli.targets import Settings
-from ppcli.targets.pads import PadTarget, connect
+from ppcli.targets import Settings, connect
+from ppcli.targets.pads import PadTarget
+from ppcli.transport import Transport
 
 PAD = 64
 
@@ -37,22 +42,52 @@ class MemoryBody:
             yield memoryview(self._data)[start : start + 40]
         self._ended = True
 
+    quiet = __iter__
+
     @property
     def checksum(self) -> str:
         assert self._ended, "asked for the checksum before the end"
         return xxhash.xxh3_128_hexdigest(self._data)
 
 
-def settings(home: Path, chunk_size: int | None = PAD) -> Settings:
-    return Settings(home / "data", home / "config", lambda path, fresh: "", chunk_size)
+@dataclass
+class Behind:
+    """A server that the stores of a test are behind, unless a URL says otherwise."""
+
+    url: str
+    token: str
+    transports: list[Transport] = field(default_factory=list)
+
+    def http(self, base: str) -> Transport:
+        self.transports.append(Transport(base, Tokens(Origin.parse(base), lambda: self.token)))
+        return self.transports[-1]
 
 
 _opened: list[PadTarget] = []
+_behind: list[Behind] = []
 
 
-def target(home: Path, url: str = "pads:", chunk_size: int | None = PAD) -> PadTarget:
+@contextmanager
+def behind(server: ServerProcess) -> Iterator[None]:
+    """Within the block, `target` gives stores behind this server."""
+    _behind.append(Behind(f"pads+{server.origin}", server.token))
+    try:
+        yield
+    finally:
+        close_targets()
+        for transport in _behind.pop().transports:
+            transport.close()
+
+
+def settings(home: Path, chunk_size: int | None = PAD) -> Settings:
+    made = Settings(home / "data", home / "config", lambda path, fresh: "", chunk_size)
+    return replace(made, http=_behind[-1].http) if _behind else made
+
+
+def target(home: Path, url: str | None = None, chunk_size: int | None = PAD) -> PadTarget:
     """A store as a new process sees it."""
-    _opened.append(connect(url, settings(home, chunk_size)))
+    place = url or (_behind[-1].url if _behind else "pads:")
+    _opened.append(cast(PadTarget, connect(place, settings(home, chunk_size))))
     return _opened[-1]
 
 
@@ -166,11 +201,18 @@ def index(home: Path, root: Path | None = None) -> State:
     def refuse(old: State | None) -> State:
         raise AssertionError("the index on disk is damaged")
 
-    ledger = Ledger(root or home / "data" / "pads", refuse)
+    only = root or (behind_root(home / "data") if _behind else home / "data" / "pads")
+    ledger = Ledger(only, refuse)
     with ledger.transaction() as state:
         found = state
     ledger.close()
     return found
+
+
+def behind_root(data: Path) -> Path:
+    """Where the index of the one store behind a server is."""
+    (only,) = [path for path in (data / "pads-http").iterdir() if path.is_dir()]
+    return only
 
 
 def audit(state: State) -> None:

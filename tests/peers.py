@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from graphwiz_kit import GraphWizServer
 from rufh_kit import RufhServer
 from s3_kit import S3, environment
 from server_kit import ServerProcess
@@ -20,6 +21,7 @@ from ppcli import disk
 from ppcli.credentials import Tokens
 from ppcli.origin import Origin
 from ppcli.target import Body, Store, Target
+from ppcli.targets import graphwiz_known
 from ppcli.targets import s3 as s3_target
 from ppcli.transport import Reply, Request, Transport
 
@@ -146,6 +148,70 @@ class Served(Networked):
 
     def _partials(self) -> set[Path]:
         return set((self.server.data / "partial").iterdir())
+
+
+class Padded(Networked):
+    """Pads behind a real `ppcli serve`; each test has a user key, and so a store, of its own."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        super().__init__(f"pads+{server.origin}")
+        self.token = server.token
+
+    def unfinished(self, target: Target) -> int:
+        assert isinstance(target, Store)
+        return len(list(target.incomplete()))
+
+    def content(self, target: Target, name: str) -> bytes | None:
+        return stored(target, name)
+
+
+class Storage(Networked):
+    """The GraphWiz API of a real `ppcli serve`; every peer is a user of its own there."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        super().__init__(f"graphwiz+http://127.0.0.1:{server.port}")
+        self.server, self.token = server, server.add_user(f"user{next(HOSTS)}@example.org")
+        self.begun = self._partials()
+        self._patch = small_graphwiz_chunks()
+
+    def unfinished(self, target: Target) -> int:
+        return len(self._partials() - self.begun)
+
+    def content(self, target: Target, name: str) -> bytes | None:
+        return stored(target, name)
+
+    def _partials(self) -> set[Path]:
+        return set((self.server.data / "partial").iterdir())
+
+    def close(self) -> None:
+        self._patch.undo()
+        super().close()
+
+
+class Upstream(Networked):
+    """A GraphWiz server as the real one behaves, with what it has of others."""
+
+    def __init__(self, server: GraphWizServer) -> None:
+        super().__init__(server.url)
+        self.server = server
+        self._patch = small_graphwiz_chunks()
+
+    def unfinished(self, target: Target) -> int:
+        return self.server.unfinished()
+
+    def content(self, target: Target, name: str) -> bytes | None:
+        return self.server.content(name)
+
+    def close(self) -> None:
+        self._patch.undo()
+        super().close()
+
+
+def small_graphwiz_chunks() -> pytest.MonkeyPatch:
+    """Sessions with chunks of any size."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(graphwiz_known, "_LIMITS", replace(graphwiz_known._LIMITS, chunk_min=1))
+    return patch
 
 
 class Tus(Networked):

@@ -10,69 +10,40 @@ import contextlib
 import hashlib
 import hmac
 import os
-import re
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import httpx
 import jwt
-from cli_kit import until
+from guarded import GuardedServer
 from mongo_shim import Shim
 from recording_proxy import Proxy
 
-GUARDED = str(Path(__file__).parent / "guarded.py")
 EMAIL, PASSWORD = "tests@example.com", "correct horse battery"
 SIGNING_KEY = "a signing key for tests, long enough for HS256 by any measure"
 DATABASE = "putplace_tests"
 HOST = "testhost"
-READY = 30.0
 
 
-class PutPlace:
+class PutPlace(GuardedServer):
     """The server, its database, and a proxy before it that keeps what passed."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        super().__init__(root, "putplace_server.main:app")
         self.shim = Shim()
-        self.port = 0
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log = root / "server.log"
         self.start()
         self.proxy = Proxy(self.port)
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
+        self.http = httpx.Client(base_url=self.base, timeout=30, trust_env=False)
         self.token = self.login()
 
     # --- The process -----------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start it, on the port of before if there was one, and wait until it answers."""
+    def environment(self) -> dict[str, str]:
         home = self.root / "home"
         home.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "uvicorn", "putplace_server.main:app", "--host", "127.0.0.1"]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, GUARDED, *command, "--port", str(self.port)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=self._environment(home),
-                cwd=home,
-                start_new_session=True,
-            )
-        try:
-            self._pid = int(self._output.readline())
-            until(self._ready, READY)
-        except BaseException:
-            self._reap()
-            raise
-
-    def _environment(self, home: Path) -> dict[str, str]:
         keep = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "TMPDIR", "SYSTEMROOT")}
         return keep | {
             "HOME": str(home),
@@ -85,43 +56,14 @@ class PutPlace:
             "REGSTACK_JWT_SECRET": SIGNING_KEY,
         }
 
-    @property
-    def _output(self) -> BinaryIO:
-        assert self._process is not None and self._process.stdout is not None
-        return self._process.stdout  # type: ignore[return-value]
-
-    def _ready(self) -> bool:
-        assert self._process is not None
-        log = self._log.read_text()
-        assert self._process.poll() is None, f"the server ended:\n{log}"
-        if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", log):
-            self.port = int(found[1])
-            with contextlib.suppress(httpx.TransportError):
-                answer = httpx.get(f"http://127.0.0.1:{self.port}/health", trust_env=False, timeout=5)
-                return bool(answer.json()["status"] == "healthy")
-        return False
-
-    def kill(self) -> None:
-        """As the power goes: nothing is finished, nothing is said."""
-        os.kill(self._pid, signal.SIGKILL)
-        self._reap()
-
-    def stop(self) -> None:
-        assert self._process is not None
-        os.kill(self._pid, signal.SIGTERM)
-        self._process.wait(20)
-        self._reap()
-
-    def _reap(self) -> None:
-        """Its guard ends it when our end of the pipe closes, if it has not ended yet."""
-        assert self._process is not None
-        self._process.communicate(timeout=20)
-        self._process = None
+    def answers(self) -> bool:
+        answer = httpx.get(f"{self.base}/health", trust_env=False, timeout=5)
+        return bool(answer.json()["status"] == "healthy")
 
     def close(self) -> None:
         """End it, when it has cleared away the chunks of what nobody finished: they are outside of its storage."""
         try:
-            if self._process:
+            if self.running:
                 for session in self.sessions():
                     if session["status"] in ("initiated", "uploading"):
                         self.call("DELETE", f"/api/uploads/{session['upload_id']}")

@@ -9,8 +9,10 @@ loopback port, strict about what a client must send, and without any interim rep
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -37,6 +39,17 @@ class RufhServer(ThreadingHTTPServer):
         self.held: dict[str, Upload] = {}
         self.ids = itertools.count(1)
 
+    def handle_error(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        """What happens to a client that has left is nobody's business."""
+        try:
+            left = not request.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            left = False
+        except OSError:
+            left = True
+        if not left:
+            super().handle_error(request, client_address)
+
     @property
     def url(self) -> str:
         return f"rufh+http://127.0.0.1:{self.server_address[1]}/files"
@@ -48,9 +61,25 @@ class RufhServer(ThreadingHTTPServer):
         return bytes(whole[-1].data) if whole else None
 
 
+class _Lines(io.BufferedReader):
+    last = b""
+
+    def readline(self, size: int | None = -1) -> bytes:
+        self.last = super().readline(size)
+        return self.last
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: RufhServer
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile: _Lines = _Lines(self.rfile.detach())  # type: ignore[attr-defined]
+
+    def parse_request(self) -> bool:
+        """A head that breaks off is none."""
+        return super().parse_request() and not self.rfile.last.strip()
 
     def do_OPTIONS(self) -> None:
         self._answer(204, Accept_Patch="application/partial-upload", Upload_Limit=LIMIT)

@@ -176,7 +176,30 @@ class ServerProcess:
             users = Users(database)
             return users.new_token(users.add(email, password))
 
-    # the protocol, step by step
+    # the GraphWiz protocol, step by step
+
+    def begin(self, size: int, chunk_size: int, /, name: str = "a.glb", **more: Any) -> Reply:
+        """`more` are fields that replace or join the usual ones; and `token`."""
+        token = more.pop("token", "")
+        kind = {"asset_type": "model", "mime_type": "model/gltf-binary"}
+        body = {"file_name": name, "file_size": size, "chunk_size": chunk_size} | kind | more
+        return self.call("POST", "/storage/chunked-upload", body, token=token)
+
+    def send(self, session: str, number: int, data: bytes, *, token: str | None = "", **fields: str) -> Reply:
+        body, headers = form("chunk", data, **fields)
+        path = f"/storage/chunked-upload/{session}/chunk?chunk_number={number}"
+        return self.call("POST", path, body, headers=headers, token=token)
+
+    def session(self, session: str, step: str = "", **more: Any) -> Reply:
+        """Its status without a `step`."""
+        path = f"/storage/chunked-upload/{session}{'/' if step else ''}{step}"
+        return self.call("POST" if step else "GET", path, **more)
+
+    def upload_asset(self, data: bytes, file_name: str = "a.glb", *, token: str = "", **fields: str) -> Reply:
+        body, headers = form("file", data, file_name, **fields)
+        return self.call("POST", "/storage/upload", body, headers=headers, token=token)
+
+    # the PutPlace protocol, step by step
 
     def initiate(self, data: bytes, size: int, /, name: str = "a.bin", **more: Any) -> Reply:
         """`more` are fields that replace or join the usual ones; and `token`."""
@@ -206,6 +229,19 @@ class ServerProcess:
             reply = self.put(upload_id, number, piece, token=token)
             assert reply.status == 200, reply.body
         return self.complete(upload_id, token=token)
+
+
+def form(part: str, data: bytes, file_name: str = "a.bin", **fields: str) -> tuple[bytes, dict[str, str]]:
+    """A multipart/form-data body and its header; a field `sha256` comes after the part."""
+    boundary = "a-boundary-for-tests"
+
+    def one(head: str, value: bytes) -> bytes:
+        return f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + value + b"\r\n"
+
+    before = [one(f'name="{name}"', value.encode()) for name, value in fields.items() if name != "sha256"]
+    after = [one(f'name="{name}"', value.encode()) for name, value in fields.items() if name == "sha256"]
+    body = b"".join([*before, one(f'name="{part}"; filename="{file_name}"', data), *after])
+    return body + f"--{boundary}--\r\n".encode(), {"Content-Type": f"multipart/form-data; boundary={boundary}"}
 
 
 def cut(data: bytes, size: int) -> list[bytes]:

@@ -18,6 +18,10 @@ from typing import Any
 
 import pytest
 from cli_kit import CHUNK, NOBODY, PPCLI, ROOT, Cli, Ran, finish, make_cli, until
+from harness import Recording
+
+from ppcli.app.log import JobLog
+from ppcli.events import WarningRaised
 
 BIG, MANY, RATE = 400 * CHUNK, 10, 3584 << 10
 
@@ -94,7 +98,9 @@ def test_a_corrupt_manifest(cli: Cli, how: str) -> None:
 
     told = cli.json("status")
     assert told.code == 0
-    assert sound in [event["job"] for event in told.of("job")]
+    assert {event["job"] for event in told.of("job")} == {sound, job}
+    warned = [(event["code"], event["job"]) for event in told.of("warning")]
+    assert warned == ([] if how == "flipped" else [("corrupt", job)])  # the summary is told: nobody read it all
     ran = cli.json("put", "gone", "--name", "x/gone")
     assert (ran.code, ran.result["files_completed"]) == (0, 1)
     assert ran.of("warning")
@@ -393,6 +399,15 @@ def test_a_disk_that_fails_half_way(
     assert (ran.code, ran.result["state"]) == (0, "completed"), ran.result
     cli.holds("some", data)
     cli.works()
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ppcli.disk.open_private", lambda path, flags: os.open("/dev/full", flags))
+    heard = Recording()
+    log = JobLog(root, heard)
+    log.hear(WarningRaised("job", "code", "message"))
+    log.close()
+    assert len(heard.events) == 1
 
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP

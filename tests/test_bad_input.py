@@ -4,6 +4,7 @@ was stored before is there afterwards. `test_bad_disk` is about broken files, fu
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -99,11 +100,13 @@ def test_odd_things_in_a_tree_are_skipped_with_a_warning(cli: Cli) -> None:
     (tree / "loop").unlink()
     (tree / "broken").symlink_to("nothing")
     (tree / "link").symlink_to("deep")
-    ran = cli.json("put", "-r", "tree")
+    (tree / "deep" / "gone").symlink_to("nothing")
+    ran = cli.json("put", "-r", "tree", "--name", "p/")
     assert ran.code == 0
     assert {event["code"] for event in ran.of("warning")} == {"special_file", "directory_link", "broken_link"}
-    assert {event["name"] for event in ran.of("file_skipped")} == {"fifo", "socket", "broken", "link"}
-    cli.holds("deep/file", data)
+    skipped = {event["name"]: event["source"] for event in ran.of("file_skipped")}
+    assert skipped == {f"p/{name}": str(tree / name) for name in ("fifo", "socket", "broken", "link", "deep/gone")}
+    cli.holds("p/deep/file", data)
     cli.refuses(2, "usage", None, "put", "tree")
     assert cli.json("put", "-r", "tree/dir").code == 0
 
@@ -117,6 +120,8 @@ def test_names_with_odd_bytes_come_back_as_they_were(cli: Cli) -> None:
         b"per%41cent": "per%41cent",
         b"-r": "-r",
         b" ": " ",
+        b"pads:": "pads:",
+        b"file:x": "file:x",
     }
     (cli.root / "odd").mkdir()
     for raw in names:
@@ -260,7 +265,9 @@ def test_get_never_replaces_another_file(cli: Cli) -> None:
     assert cli("get", "kept", "-", "--json").code == 2
     assert cli("get", "kept", "mine", "--force").code == 0
     assert mine.read_bytes() == (cli.root / "kept").read_bytes()
-    assert cli.json("get", "kept", "mine").of("file_completed")[0]["action"] == "unchanged"
+    told = cli.json("get", "kept", "mine").of("file_completed")[0]
+    digest = f"sha256:{hashlib.sha256(mine.read_bytes()).hexdigest()}"
+    assert (told["action"], told["digest"], told["evidence"]) == ("unchanged", digest, "content")
     assert [path.name for path in cli.root.glob(".ppcli*")] == []
 
 

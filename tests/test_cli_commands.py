@@ -70,6 +70,7 @@ USAGE_ERRORS = [
     "rm",
     "pads nope",
     "pads recover a b",
+    "completion",
     "completion tcsh",
 ]
 
@@ -95,6 +96,8 @@ def test_usage_errors_in_words(line: str) -> None:
     assert outcome.out == ""
     what, how = outcome.err.splitlines()
     assert what.startswith("ppcli: ")
+    assert what.endswith(".")
+    assert "\\" not in what
     assert how.startswith("ppcli: Run 'ppcli ")
     assert "--help'" in how
 
@@ -203,7 +206,7 @@ def test_environment() -> None:
 def test_a_bad_environment_is_a_usage_error(env: dict[str, str]) -> None:
     outcome = run("put", "a", env=env)
     assert outcome.code == 2
-    assert "Invalid value for" in outcome.err
+    assert f"Invalid value for {next(iter(env))}: " in outcome.err
 
 
 def test_status_of_one_job_is_a_block_and_of_several_a_line_each() -> None:

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from ppcli import digests as digests_module
+from ppcli import hashing as hashing_module
 from ppcli.digests import FILE_NAME, DigestCache
 from ppcli.errors import SourceError
+from ppcli.hashing import Hashes
 from ppcli.model import Fingerprint
 from ppcli.source import Source, fingerprint, settle
 
@@ -50,7 +52,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
             paths.append(path)
             super().__init__(path)
 
-    monkeypatch.setattr(digests_module, "Source", Counted)
+    monkeypatch.setattr(hashing_module, "Source", Counted)
     return paths
 
 
@@ -96,29 +98,29 @@ def test_paths_are_absolute_and_may_be_any_bytes(
 def test_of_file_reads_once(data_dir: Path, tmp_path: Path, reads: list[Path]) -> None:
     path = settled_file(tmp_path / "f", b"hello")
     with DigestCache(data_dir) as cache:
-        assert [cache.of_file(path) for _ in range(3)] == [sha256(b"hello")] * 3
+        assert [Hashes(cache).of_file(path) for _ in range(3)] == [sha256(b"hello")] * 3
         assert len(reads) == 1
-        assert cache.of_file(path, fresh=True) == sha256(b"hello")
+        assert Hashes(cache).of_file(path, fresh=True) == sha256(b"hello")
         assert len(reads) == 2
         settled_file(path, b"other")
-        assert cache.of_file(path) == sha256(b"other")
+        assert Hashes(cache).of_file(path) == sha256(b"other")
 
 
 def test_of_file_of_nothing(data_dir: Path, tmp_path: Path) -> None:
     with DigestCache(data_dir) as cache, pytest.raises(SourceError):
-        cache.of_file(tmp_path / "missing")
+        Hashes(cache).of_file(tmp_path / "missing")
 
 
 def test_a_file_that_is_too_young_or_changes_meanwhile_is_not_recorded(
     data_dir: Path, tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = settled_file(tmp_path / "f", b"hello")
-    monkeypatch.setattr(digests_module, "unsettled", lambda seen: 1)
+    monkeypatch.setattr(hashing_module, "unsettled", lambda seen: 1)
     with DigestCache(data_dir) as cache:
-        cache.of_file(path)
-        monkeypatch.setattr(digests_module, "unsettled", lambda seen: 0)
-        monkeypatch.setattr(digests_module, "fingerprint", lambda path: SEEN)
-        cache.of_file(path)
+        Hashes(cache).of_file(path)
+        monkeypatch.setattr(hashing_module, "unsettled", lambda seen: 0)
+        monkeypatch.setattr(hashing_module, "fingerprint", lambda path: SEEN)
+        Hashes(cache).of_file(path)
         monkeypatch.undo()
         assert cache.get(path, fingerprint(path)) is None
     assert len(reads) == 2
@@ -178,10 +180,10 @@ def test_an_unwritable_place_is_done_without(tmp_path: Path, reads: list[Path]) 
     (tmp_path / "file").write_bytes(b"")
     path = settled_file(tmp_path / "f", b"hello")
     with DigestCache(tmp_path / "file" / "data") as cache:
-        assert cache.of_file(path) == sha256(b"hello")
+        assert Hashes(cache).of_file(path) == sha256(b"hello")
     (tmp_path / "data" / FILE_NAME).mkdir(parents=True)
     with DigestCache(tmp_path / "data") as cache:
-        assert cache.of_file(path) == sha256(b"hello")
+        assert Hashes(cache).of_file(path) == sha256(b"hello")
     assert len(reads) == 2
 
 

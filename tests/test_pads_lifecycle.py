@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from pads_kit import PAD, MemoryBody, Upload, audit, closing, content, get, index, put, target  # noqa: F401
+from cli_kit import fast_directory
+from pads_kit import PAD, MemoryBody, Upload, audit, behind, closing, content, get, index, put, target  # noqa: F401
+from server_kit import ServerProcess, running_server
 
 from ppcli.errors import Rejected, SessionLost
 from ppcli.model import Evidence, Receipt
@@ -15,9 +18,17 @@ V1 = content("v1", 3 * PAD + 10)
 V2 = V1[:PAD] + content("v2", PAD) + V1[2 * PAD :]
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    with fast_directory() as root, running_server(root) as running:
+        yield running
+
+
+@pytest.fixture(params=["pads", "pads+http"])
+def home(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Of a user whose pads are in a directory, or behind a server."""
+    with behind(request.getfixturevalue("server")) if request.param == "pads+http" else nullcontext():
+        yield tmp_path
     assert not list(tmp_path.rglob("*.corrupt-*")), "an index that nobody damaged was rebuilt"
 
 
@@ -208,6 +219,7 @@ def test_immutable_refuses_other_content_only(home: Path) -> None:
     audit(index(home))
 
 
+@pytest.mark.parametrize("home", ["pads"], indirect=True)
 def test_a_torn_write_is_not_there(home: Path) -> None:
     pads = target(home)
     upload = Upload(pads, "x", V1[:PAD]).open().send()
@@ -226,6 +238,7 @@ def test_a_torn_write_is_not_there(home: Path) -> None:
     assert get(pads, "x") == V1[:PAD]
 
 
+@pytest.mark.parametrize("home", ["pads"], indirect=True)
 def test_a_store_that_vanished_is_a_lost_session(home: Path) -> None:
     upload = Upload(target(home), "x", V1).open().send(2)
     (home / "data").rename(home / "gone")

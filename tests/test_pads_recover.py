@@ -10,7 +10,7 @@ import pytest
 from pads_kit import PAD, Upload, audit, closing, content, get, index, put, sha256, target  # noqa: F401
 
 from ppcli.errors import Corrupt, Credentials, NotFound
-from ppcli.pads import ledger, medium, wire
+from ppcli.pads import files, ledger, wire
 
 V1 = content("v1", 3 * PAD + 10)
 V2 = V1[:PAD] + content("v2", PAD) + V1[2 * PAD :]
@@ -192,7 +192,7 @@ def test_a_store_that_this_key_did_not_make_is_corrupt_without_its_identity(home
     (home / "config" / "user.key").write_text("00" * 32)
     with pytest.raises(Corrupt):
         target(home).find("x")
-    assert any(medium.files(_root(home)))
+    assert any(files.files(_root(home)))
 
 
 @pytest.mark.parametrize("key", [None, "00" * 32, "no key", "00"])

@@ -13,7 +13,7 @@ from pads_kit import PAD, MemoryBody, Upload, closing, content, get, put, sha256
 
 from ppcli.errors import Damaged, Integrity, Local, Temporary, Usage
 from ppcli.model import Part, Receipt
-from ppcli.pads import medium
+from ppcli.pads import files
 from ppcli.target import Store, Target
 
 V1 = content("v1", 3 * PAD + 10)
@@ -79,14 +79,14 @@ def test_everything_is_private(home: Path) -> None:
 def test_a_small_file_takes_little_space(home: Path) -> None:
     put_target = target(home, chunk_size=None)
     Upload(put_target, "x", b"small", chunk_size=4 << 20).put()
-    assert all(path.stat().st_size < 1000 for path in medium.files(home / "data" / "pads"))
+    assert all(path.stat().st_size < 1000 for path in files.files(home / "data" / "pads"))
 
 
 def test_no_secret_and_no_address_in_the_index(home: Path) -> None:
     put(target(home), "x", V1)
     root = home / "data" / "pads"
     index_text = "".join((root / name).read_text() for name in ("index.json", "index.jsonl", "store.json"))
-    assert not [path for path in medium.files(root) if path.name in index_text]
+    assert not [path for path in files.files(root) if path.name in index_text]
     assert (home / "config" / "user.key").read_text().strip() not in index_text
 
 
@@ -97,7 +97,7 @@ def test_confirm_reads_back(home: Path) -> None:
     (slot,) = pads.reserve(upload.session, upload.plan, upload.parts)
     receipt = pads.upload(upload.session, upload.plan, upload.parts[0], slot, MemoryBody(V1[:PAD]))
     assert receipt.evidence is None
-    (path,) = medium.files(home / "data" / "pads")
+    (path,) = files.files(home / "data" / "pads")
     with path.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(bytes([V1[PAD - 1] ^ 1]))
@@ -177,14 +177,14 @@ def test_a_disk_that_is_not_mounted_is_an_error(home: Path) -> None:
 def test_io_errors_tell_no_address(home: Path) -> None:
     pads = target(home)
     remote = put(pads, "x", V1[:PAD])
-    for path in medium.files(home / "data" / "pads"):
+    for path in files.files(home / "data" / "pads"):
         path.unlink()
         path.mkdir()
     with pytest.raises(Local) as failed:
         list(pads.read(remote, 0))
     assert failed.value.exit_code == 11
     assert "pad 0" in failed.value.message
-    assert not [path for path in medium.files(home / "data" / "pads") if path.name in failed.value.message]
+    assert not [path for path in files.files(home / "data" / "pads") if path.name in failed.value.message]
 
 
 def test_adopt_wants_the_same_bytes_at_the_same_place(home: Path) -> None:
@@ -208,7 +208,7 @@ def test_adopt_wants_the_same_bytes_at_the_same_place(home: Path) -> None:
 
 def _damage(home: Path, payload: bytes) -> None:
     """Flip a bit in the one pad that holds this payload."""
-    for path in medium.files(home / "data" / "pads"):
+    for path in files.files(home / "data" / "pads"):
         data = path.read_bytes()
         if data.endswith(payload):
             path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))

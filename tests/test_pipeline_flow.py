@@ -17,7 +17,9 @@ from ppcli.errors import Temporary
 from ppcli.halt import Stopped
 from ppcli.jobs import Job
 from ppcli.model import ChunkState, Evidence, JobState, Session
+from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.recorder import Ticket
+from ppcli.pipeline.work import OpenFiles
 
 CHUNK = 100
 
@@ -173,3 +175,13 @@ def test_a_step_that_a_later_one_of_its_batch_says_again_is_left_out() -> None:
     assert steps.without_repeated([uploaded, reset, confirmed]) == [reset, confirmed]
     later = [confirmed, reset, uploaded, opened, opening]
     assert steps.without_repeated(later) == later, "what comes after says something new"
+
+
+def test_files_that_a_crowded_target_turns_away_wait_for_the_last_one() -> None:
+    feed = Feed([0, 1, 2], jobs=2, reserve_jobs=1, chunks=lambda index: 1)
+    assert [feed.take_reserve() for _ in range(3)] == [OpenFiles((index,)) for index in range(3)]
+    assert [feed.crowded(index) for index in (0, 1, 2)] == [True, True, False], "one keeps asking"
+    feed.ended(2, again=False)
+    assert feed.take_reserve() == OpenFiles((1,))
+    feed.ended(1, again=False)
+    assert feed.take_reserve() == OpenFiles((0,))

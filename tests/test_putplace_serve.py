@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cli_kit import Cli, until
+from recording_proxy import Exchange, Proxy, Rule
 from server_kit import ServerProcess, running_server, sha256
 
 CHUNK = 64 << 10
@@ -169,9 +171,158 @@ def test_a_token_that_is_no_good_pauses_the_job_and_the_next_goes_on(box: Cli, s
     assert box.json("resume").result["state"] == "completed"
 
 
-def test_unfinished_uploads_of_others_cannot_be_listed(box: Cli) -> None:
-    ran = box.json("ls", "--incomplete")
-    assert (ran.code, ran.result["error"]["reason"]) == (5, "unsupported")
+def begin(cli: Cli, name: str) -> str:
+    """Begin an upload and kill it; gives its job."""
+    content(cli, name, 40 * CHUNK)
+    process = cli.start("put", name, "--chunk-size", str(CHUNK), "--limit-rate", "256K", "--json")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if b'"chunk_confirmed"' in line:
+            break
+    process.kill()
+    process.communicate()
+    return str(json.loads(line)["job"])
+
+
+def test_unfinished_uploads_are_listed_and_freed(box: Cli, server: ServerProcess) -> None:
+    job = begin(box, "ours.bin")
+    unknown = server.initiate(b"x" * 5000, 1024, "lost", hostname=box.to.partition("hostname=")[2]).json["upload_id"]
+    elsewhere = server.initiate(b"x" * 5000, 1024, "other").json["upload_id"]
+    found = {one["name"]: one for one in box.json("ls", "--incomplete").of("incomplete")}
+    assert {name: one["job"] for name, one in found.items()} == {"ours.bin": job, "lost": None}
+    assert found["lost"]["id"] == unknown and found["lost"]["size"] == 5000
+    assert box("cancel", "--incomplete", "--yes").code == 0
+    assert box.json("ls", "--incomplete").of("incomplete") == []
+    assert [one["state"] for one in box.json("status", "--all").of("job")] == ["cancelled"]
+    told = server.call("GET", f"/api/uploads/{elsewhere}").json
+    assert told["state"] == "initiated", "uploads of other hosts are left alone"
+
+
+def test_small_files_take_one_request_each(box: Cli, server: ServerProcess) -> None:
+    proxy = Proxy(server.port)
+    cli = through(box, proxy, server)
+    tree = {f"tree/f{number}": content(cli, f"tree/f{number}", 1000 * (number + 1)) for number in range(40)}
+    try:
+        ran = cli.json("put", "-r", "tree")
+        assert (ran.code, ran.result["files_completed"]) == (0, 40)
+        assert {event["evidence"] for event in ran.of("file_completed")} == {"content"}
+        writes = [seen for seen in proxy.seen if seen.method == "PUT"]
+        assert len(writes) == 40 and len(proxy.seen) < 2 * 40
+        assert not proxy.calls("POST", "/initiate")
+        proxy.fresh()
+        assert cli.json("put", "-r", "tree").result["files_unchanged"] == 40
+        assert all(seen.method == "GET" or seen.path.endswith("/known") for seen in proxy.seen)
+    finally:
+        proxy.close()
+    for name, data in tree.items():
+        assert box("get", name.removeprefix("tree/"), "-").stdout == data
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_a_small_file_whose_reply_is_lost(box: Cli, server: ServerProcess, cut: str) -> None:
+    proxy = Proxy(server.port)
+    cli = through(box, proxy, server)
+    data = content(cli, "a.bin", 5000)
+
+    def break_off(exchange: Exchange) -> None:
+        exchange.limit = 100
+
+    proxy.at(Rule(lambda seen: seen.method == "PUT", break_off if cut == "before" else None, cut=True))
+    try:
+        ran = cli.json("put", "a.bin")
+    finally:
+        proxy.close()
+    assert ran.code == 0, ran.result
+    assert len(box.json("ls").of("object")) == 1 and box("get", "a.bin", "-").stdout == data
+
+
+def test_a_small_file_that_changes_after_it_was_hashed(box: Cli, server: ServerProcess) -> None:
+    proxy = Proxy(server.port)
+    cli = through(box, proxy, server)
+    content(cli, "a.bin", 5000)
+    change = (box.root / "a.bin").write_bytes
+    asked: list[object] = []
+
+    def after_hashing(exchange: Exchange) -> None:
+        asked.append(change(b"y" * 5000))
+
+    proxy.at(Rule(lambda seen: seen.path.endswith("/known"), after_hashing))
+    try:
+        ran = cli.json("put", "a.bin")
+        stored = box.json("ls").of("object")
+        assert asked
+        assert ran.code == 0 or (ran.code, ran.result["error"]["reason"]) == (4, "changed"), ran.result
+        assert cli.json("put", "a.bin").code == 0
+    finally:
+        proxy.close()
+    assert len(stored) == (ran.code == 0), "never under a digest that is not its own"
+    assert box("get", "a.bin", "-").stdout == b"y" * 5000
+
+
+def through(box: Cli, proxy: Proxy, server: ServerProcess) -> Cli:
+    """The same machine, whose way to the server leads through a proxy."""
+    cli = Cli(box.root, f"http://{proxy.address}?{box.to.partition('?')[2]}")
+    cli.env["PPCLI_TOKEN"] = server.token
+    return cli
+
+
+@pytest.fixture
+def tight(root: Path) -> Iterator[ServerProcess]:
+    with running_server(root, {"sessions_per_user": 2, "chunk_max": "1MiB", "max_file_size": "6MiB"}) as running:
+        yield running
+
+
+def test_a_server_that_takes_few_sessions_gets_few_at_once(root: Path, tight: ServerProcess) -> None:
+    cli = Cli(root, tight.url)
+    cli.env["PPCLI_CONFIG_DIR"] = str(tight.config)
+    for number in range(12):
+        content(cli, f"tree/f{number}", (1 << 20) + number + 1)
+    ran = cli.json("put", "-r", "tree")
+    assert (ran.code, ran.result["files_completed"]) == (0, 12), ran.result
+    assert ran.of("retrying") == [], "nobody waited for a Retry-After"
+
+
+def test_a_server_whose_sessions_others_have_is_asked_again(root: Path, tight: ServerProcess) -> None:
+    cli = Cli(root, tight.url)
+    cli.env["PPCLI_CONFIG_DIR"] = str(tight.config)
+    theirs = [tight.initiate(b"x" * 5000, 1024, f"n{n}").json["upload_id"] for n in range(2)]
+    content(cli, "a.bin", 3 << 20)
+    process = cli.start("put", "a.bin", "--json", "--retries", "2")
+    assert process.stdout is not None
+    waits = next(event for line in process.stdout if (event := json.loads(line))["event"] == "retrying")
+    assert "Too many unfinished uploads" in waits["cause"] and waits["delay"] <= 11
+    process.kill()
+    process.communicate()
+    for upload_id in theirs:
+        tight.call("DELETE", f"/api/uploads/{upload_id}")
+    assert cli.json("resume").code == 0
+
+
+def test_the_limits_of_the_server_are_learnt(root: Path, tight: ServerProcess) -> None:
+    """Chunks of 8 MiB are usual; this server takes 1 MiB, and files of 6 MiB."""
+    cli = Cli(root, tight.url)
+    cli.env["PPCLI_CONFIG_DIR"] = str(tight.config)
+    data = content(cli, "a.bin", (5 << 20) + 1)
+    ran = cli.json("put", "a.bin")
+    assert (ran.code, ran.result["chunks_sent"]) == (0, 6)
+    assert cli("get", "a.bin", "-").stdout == data
+    refused = cli.json("put", "a.bin", "--chunk-size", "2MiB", "--checksum", "--name", "b.bin")
+    assert (refused.code, refused.result["error"]["kind"]) == (2, "usage")
+    content(cli, "large", (6 << 20) + 1)
+    refused = cli.json("put", "large")
+    assert (refused.code, refused.result["error"]["reason"]) == (5, "too_large")
+
+
+def test_a_job_that_was_planned_without_the_server_learns_its_limits(root: Path, tight: ServerProcess) -> None:
+    cli = Cli(root, tight.url)
+    cli.env["PPCLI_CONFIG_DIR"] = str(tight.config)
+    data = content(cli, "a.bin", 3 << 20)
+    tight.stop()
+    paused = cli.json("put", "a.bin", "--retries", "1")
+    assert (paused.code, paused.result["state"]) == (75, "paused")
+    tight.start()
+    assert cli.json("resume").result["chunks_sent"] == 3
+    assert cli("get", "a.bin", "-").stdout == data
 
 
 def test_many_files_at_once_are_hashed_and_told(box: Cli) -> None:
@@ -249,3 +400,14 @@ def test_a_wrong_digest_in_the_cache_is_found_out(box: Cli) -> None:
     ran = box.json("put", "a.bin", "--chunk-size", str(CHUNK))
     assert ran.code == 0, ran.result
     assert box("get", "a.bin", "-").stdout == data
+
+
+def test_a_token_from_stdin_is_tried(root: Path, server: ServerProcess) -> None:
+    cli = Cli(root, server.url)
+    ran = cli("login", "--token-stdin", stdin=b"not-a-token")
+    assert ran.code == 3 and "does not accept this token" in ran.err
+    assert not (cli.config / "logins.json").exists()
+    assert cli("login", "--token-stdin", stdin=server.token.encode()).code == 0
+    assert cli.json("ls").code == 0
+    away = cli("login", "http://127.0.0.1:9", "--token-stdin", stdin=b"kept-all-the-same")
+    assert away.code == 0 and "could not be tried" in away.err

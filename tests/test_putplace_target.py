@@ -51,13 +51,18 @@ class Script(Transport):
         self.answers = list(answers)
         self.asked: list[tuple[str, str, Any]] = []
         self.act: Callable[[Request], Answer] | None = None
+        self.offer: Answer = (404, {"detail": "Not Found"})
+        """What it says of itself: a putplace-server nothing."""
 
     def send(self, request: Request, body: Body | None = None) -> Reply:
         sent: Any = b"".join(bytes(piece) for piece in body) if body is not None else request.content
         if request.headers.get("Content-Type") == "application/json":
             sent = json.loads(sent)
-        self.asked.append((request.method, request.path, sent))
-        status, value = self.act(request) if self.act else self.answers.pop(0)
+        if request.path.endswith("/api/limits") and self.act is None:
+            status, value = self.offer
+        else:
+            self.asked.append((request.method, request.path, sent))
+            status, value = self.act(request) if self.act else self.answers.pop(0)
         reply = Reply(status, {"content-type": "application/json"}, json.dumps(value).encode())
         if 200 <= status < 300 or status in request.expect:
             return reply
@@ -317,10 +322,12 @@ def test_login_of_both_generations(tmp_path: Path) -> None:
     assert "secret-pw" not in refused.value.message + refused.value.hint
 
 
-def test_unfinished_uploads_cannot_be_listed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_putplace_server_does_not_list_unfinished_uploads(tmp_path: Path, status: int) -> None:
     with pytest.raises(Rejected) as refused:
-        list(target(tmp_path, Script()).incomplete())
+        list(target(tmp_path, Script((status, {"detail": "no"}))).incomplete())
     assert refused.value.reason == "unsupported"
+    assert "putplace-server" in refused.value.message
 
 
 KEYS = (
@@ -362,6 +369,8 @@ def test_no_reply_makes_it_stumble(tmp_path_factory: pytest.TempPathFactory, sta
         lambda: there.link(PLAN),
         lambda: there.abort(SESSION, PLAN),
         lambda: there.login("a", "b"),
+        lambda: list(there.incomplete()),
+        lambda: target(tmp_path_factory.getbasetemp(), script).learn(),
     ]
     for call in calls:
         left[0] = 0

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 from cli_kit import until
-from putplace_kit import EMAIL, GUARDED, HOST, PutPlace
+from guarded import GUARD
+from putplace_kit import EMAIL, HOST, PutPlace
 from pymongo.errors import OperationFailure
 from recording_proxy import Proxy, Rule
 
@@ -294,7 +295,7 @@ def alive(pid: int) -> bool:
 def test_what_is_guarded_ends_with_the_tests_that_were_killed() -> None:
     sleeper = [sys.executable, "-c", "import time; time.sleep(100)"]
     tests = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdin=-1); sys.stdin.read()"
-    command = [sys.executable, "-c", tests, sys.executable, GUARDED, *sleeper]
+    command = [sys.executable, "-c", tests, sys.executable, GUARD, *sleeper]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())

@@ -322,7 +322,7 @@ def test_a_server_that_lost_what_it_had_acknowledged(in_order: Bench) -> None:
 
 def test_what_cannot_be_done_is_said(bench: Bench) -> None:
     for words in (["ls"], ["get", "x"], ["rm", "x"], ["cancel", "--incomplete"]):
-        assert bench.cli(*words, "--json").result["error"]["kind"] in ("rejected", "usage")
+        bench.cli.refuses(5, "rejected", "unsupported", *words)
 
 
 def test_no_upload_url_is_told_before_the_file_is_there(in_order: Bench) -> None:
@@ -334,5 +334,6 @@ def test_no_upload_url_is_told_before_the_file_is_there(in_order: Bench) -> None
     ran = finish(process)
     (one,) = (bench.server or pytest.fail()).unfinished("secret.bin")
     assert one["uid"] not in ran.stdout.decode() + ran.err
+    assert bench.cli.json("resume").of("file_completed")[0]["location"].endswith(one["uid"])
     for log in bench.cli.data.glob("jobs/*/log"):
         assert one["uid"] not in log.read_text()

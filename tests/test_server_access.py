@@ -211,7 +211,7 @@ def test_other_names_are_data_and_touch_no_path(server: ServerProcess, data: byt
     assert server.call("GET", f"/get_file/{sha256(data)}").json["filepath"] == name
     after = {path for path in server.root.rglob("*") if server.data not in path.parents}
     assert before == after, "nothing outside the data dir"
-    known = ("content", "partial", "lock", "server.sqlite3", "server.log")
+    known = ("content", "pads", "partial", "lock", "server.sqlite3", "server.log")
     assert all(path.name.startswith(known) for path in server.data.iterdir())
 
 

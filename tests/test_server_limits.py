@@ -113,7 +113,7 @@ def test_the_quota_counts_what_is_stored_and_what_is_begun(server: ServerProcess
     begun = server.initiate(second, 4 * MIB, token=token)
     assert begun.status == 201
     refused = server.initiate(bytes(3 * MIB), 4 * MIB, token=token)
-    assert (refused.status, refused.json["detail"]) == (507, "This file does not fit into your quota")
+    assert (refused.status, refused.json["detail"]) == (507, "This does not fit into your quota")
     server.call("DELETE", f"/api/uploads/{begun.json['upload_id']}", token=token)
     assert server.initiate(bytes(3 * MIB), 4 * MIB, token=token).status == 201
 

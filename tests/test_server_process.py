@@ -237,6 +237,46 @@ def test_a_real_client_finds_its_token(root: Path) -> None:
         assert [entry["filepath"] for entry in server.call("GET", "/api/my_files").json] == ["a.bin"]
 
 
+def test_the_login_follows_the_server_to_other_names_and_ports(root: Path) -> None:
+    with running_server(root) as server:
+        cli = Cli(root, f"http://localhost:{server.port}")
+        cli.env["PPCLI_CONFIG_DIR"] = str(server.config)
+        assert cli.json("ls").code == 0, "it has two names"
+        server.stop()
+        server.port = 0
+        server.start()
+        for name in ("127.0.0.1", "localhost"):
+            assert cli.json("ls", "--to", f"http://{name}:{server.port}").code == 0
+        assert [event["event"] for event in server.events].count("token") == 1
+
+
+def test_a_login_of_another_server_does_not_follow(root: Path) -> None:
+    """The same config dir and two data dirs: each server's token is for itself."""
+    with running_server(root) as first, running_server(root, None, "--data", str(root / "other")) as second:
+        logins = json.loads((second.config / "logins.json").read_text())["tokens"]
+        assert logins[first.url] == first.token != second.token == logins[second.url]
+        second.restart()
+        assert json.loads((second.config / "logins.json").read_text())["tokens"] == logins
+
+
+def test_tokens_are_listed_and_ended_one_by_one(root: Path) -> None:
+    with running_server(root) as server:
+        cli = Cli(root, server.url)
+        cli.env["PPCLI_CONFIG_DIR"] = str(server.config)
+        words = ("serve", "--data", str(server.data))
+        (made,) = cli.json(*words, "--new-token").of("token")
+        listed = cli.json(*words, "--tokens").of("token_listed")
+        assert [(one["user"], one["expires"]) for one in listed] == [("owner@localhost", None)] * 2
+        assert made["id"] == listed[1]["id"]
+        assert made["token"] not in cli(*words, "--tokens").stdout.decode()
+        assert cli(*words, "--revoke-token", made["id"][:6]).stdout.decode().strip() == made["id"]
+        assert server.call("GET", "/api/limits", token=made["token"]).status == 401
+        assert server.call("GET", "/api/limits").status == 200
+        cli.refuses(9, "not_found", "token", *words, "--revoke-token", made["id"])
+        cli.refuses(9, "not_found", "token", *words, "--revoke-token", "")
+        cli.refuses(2, "usage", None, *words, "--revoke-token", "a", "--tokens")
+
+
 def test_a_server_keeps_its_promises_across_restarts(root: Path) -> None:
     data = bytes(3000)
     with running_server(root) as server:

@@ -11,88 +11,38 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
-import signal
-import subprocess
-import sys
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import httpx
-from cli_kit import until
+from guarded import GuardedServer
 
 TESTS = Path(__file__).parent
-READY = 30.0
 
 
-class TusServer:
+class TusServer(GuardedServer):
     """`without` are extensions that it does not offer."""
 
     def __init__(self, root: Path, *without: str) -> None:
-        self.root, self.files = root, root / "files"
+        self.files = root / "files"
         self.files.mkdir(parents=True, exist_ok=True)
-        self.port = 0
+        super().__init__(root, "tus_app:app", "--app-dir", str(TESTS))
         self._without = without
-        self._log = root / "server.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def base(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
         return f"tus+{self.base}/files/"
 
-    def start(self) -> None:
-        """Start it, on the port of before if there was one, and wait until it answers."""
-        command = [sys.executable, "-m", "uvicorn", "tus_app:app", "--app-dir", str(TESTS), "--host", "127.0.0.1"]
-        env = dict(os.environ) | {"TUS_DIR": str(self.files), "TUS_WITHOUT": ",".join(self._without)}
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, str(TESTS / "guarded.py"), *command, "--port", str(self.port)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=env,
-                start_new_session=True,
-            )
-        try:
-            self._pid = int(self._output.readline())
-            until(self._ready, READY)
-        except BaseException:
-            self._reap()
-            raise
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ) | {"TUS_DIR": str(self.files), "TUS_WITHOUT": ",".join(self._without)}
 
-    @property
-    def _output(self) -> BinaryIO:
-        assert self._process is not None and self._process.stdout is not None
-        return self._process.stdout  # type: ignore[return-value]
-
-    def _ready(self) -> bool:
-        assert self._process is not None
-        log = self._log.read_text()
-        assert self._process.poll() is None, f"the server ended:\n{log}"
-        if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", log):
-            self.port = int(found[1])
-            with contextlib.suppress(httpx.TransportError):
-                return httpx.options(f"{self.base}/files/", trust_env=False, timeout=5).status_code == 204
-        return False
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        os.kill(self._pid, signal.SIGKILL)
-        self._reap()
+    def answers(self) -> bool:
+        return httpx.options(f"{self.base}/files/", trust_env=False, timeout=5).status_code == 204
 
     def close(self) -> None:
-        if self._process:
+        if self.running:
             self.kill()
-
-    def _reap(self) -> None:
-        assert self._process is not None
-        self._process.communicate(timeout=20)
-        self._process = None
 
     # What it holds.
 

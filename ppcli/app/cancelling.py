@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ppcli import steps
+from ppcli.app.objects import incomplete
 from ppcli.app.rebuilding import reopen
-from ppcli.app.running import unfinished_jobs
+from ppcli.app.running import shared_error, unfinished_jobs
 from ppcli.app.workplace import Workplace
-from ppcli.errors import Busy, PpcliError, Usage
+from ppcli.errors import Busy, Interrupted, PpcliError, Rejected, Usage
 from ppcli.events import JobFinished, Result
 from ppcli.jobs import Job
 from ppcli.manifest import Manifest
@@ -14,10 +15,12 @@ from ppcli.model import FilePlan, JobState
 from ppcli.requests import CancelRequest
 from ppcli.retry import Step
 from ppcli.target import Store, Target
+from ppcli.units import format_size
 
 
 def cancel(place: Workplace, request: CancelRequest) -> Result:
-    """Raises `Usage` without a job, `Busy` for one that is running."""
+    """Raises `Usage` without a job, `Busy` for one that is running. Of several, each is tried, whatever became of the
+    others."""
     if request.incomplete:
         return _cancel_incomplete(place, request)
     if request.to is not None:
@@ -25,18 +28,21 @@ def cancel(place: Workplace, request: CancelRequest) -> Result:
     if not request.jobs and not request.all:
         raise Usage("No job was named.", hint="Give its id ('ppcli status' lists them), or --all.", reason="job")
     chosen = [place.jobs.resolve(prefix) for prefix in request.jobs] if request.jobs else unfinished_jobs(place)
+    chosen = list(dict.fromkeys(chosen))
     errors: list[PpcliError] = []
     states: list[JobState] = []
-    for job_id in dict.fromkeys(chosen):
+    for job_id in chosen:
         try:
             states.append(_cancel_one(place, job_id, yes=request.yes))
-        except Busy as busy:
+        except Interrupted:
+            raise
+        except PpcliError as error:
             if len(chosen) == 1:
                 raise
-            place.warn("busy", busy.message, job_id)
-            errors.append(busy)
+            place.warn(error.kind, error.message, job_id)
+            errors.append(error)
     state = states[0] if len(chosen) == 1 else None
-    return place.done(error=errors[0] if errors else None, state=state)
+    return place.done(error=shared_error(errors), state=state)
 
 
 def _cancel_one(place: Workplace, job_id: str, *, yes: bool) -> JobState:
@@ -52,8 +58,8 @@ def _cancel_one(place: Workplace, job_id: str, *, yes: bool) -> JobState:
 def _question(job: Job) -> str:
     totals = job.manifest.totals
     return (
-        f"Job {job.id} has {totals.bytes_confirmed} of {totals.bytes_total} bytes confirmed on the target. "
-        "Cancel it and free them?"
+        f"Job {job.id} has {format_size(totals.bytes_confirmed)} of {format_size(totals.bytes_total)} confirmed on the "
+        "target. Cancel it and free them?"
     )
 
 
@@ -89,10 +95,10 @@ def _cancel_incomplete(place: Workplace, request: CancelRequest) -> Result:
         raise Usage("--incomplete takes no JOB and no --all.", hint="Leave them out.")
     target = place.target(place.choose(request.to))
     if not isinstance(target, Store):
-        raise Usage(
+        raise Rejected(
             f"{target.url} cannot list incomplete uploads.", hint="Cancel by job instead.", reason="unsupported"
         )
-    found = list(target.incomplete())
+    found = incomplete(place, target.url, target)
     if found and not request.yes and place.ask(f"Free {len(found)} incomplete uploads at {target.url}?") is False:
         return place.done(target=target.url)
     known, busy = set(place.jobs.ids()), set()
@@ -103,6 +109,7 @@ def _cancel_incomplete(place: Workplace, request: CancelRequest) -> Result:
         except Busy as running:
             place.warn("busy", running.message, job_id)
             busy.add(job_id)
-    for upload in [one for one in target.incomplete() if one.job not in busy]:
-        target.discard(upload)
+    for upload in incomplete(place, target.url, target):
+        if upload.job is None or upload.job not in busy:
+            place.call(Step.ABORT, upload.name or upload.id, lambda upload=upload: target.discard(upload))  # type: ignore[misc]
     return place.done(target=target.url)

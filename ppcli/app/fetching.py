@@ -100,7 +100,7 @@ class _Fetch:
         if path.is_symlink() or path.exists():
             if path.is_file() and path.stat().st_size == remote.size and self._has(path, expected):
                 self._unchanged.append(remote.size)
-                self._tell(remote, path, Action.UNCHANGED, 0, Evidence.CONTENT)
+                self._tell(remote, path, expected, Action.UNCHANGED, 0)
                 return 0
             if not self._request.force:
                 raise _exists(path)
@@ -112,8 +112,7 @@ class _Fetch:
         with local_io(f"write {path}"):
             size = self._fill(remote, partial, expected)
             _put_in_place(partial, path, force=self._request.force)
-        evidence = Evidence.CONTENT if expected else Evidence.OFFSET
-        self._tell(remote, path, Action.RESUMED if begun else Action.SENT, size, evidence)
+        self._tell(remote, path, expected, Action.RESUMED if begun else Action.SENT, size)
         return size
 
     def _has(self, path: Path, expected: str | None) -> bool:
@@ -164,10 +163,10 @@ class _Fetch:
             self._place.warn("unverified", f"The target tells no digest of {remote.name}: only its size is compared.")
         return digest
 
-    def _tell(self, remote: Remote, path: Path, action: Action, size: int, evidence: Evidence) -> None:
-        told = FileCompleted(
-            None, remote.name, remote.location, remote.size, str(path), remote.digest, action, size, evidence
-        )
+    def _tell(self, remote: Remote, path: Path, digest: str | None, action: Action, size: int) -> None:
+        """Only what was compared with a digest is verified."""
+        evidence = Evidence.CONTENT if digest else None
+        told = FileCompleted(None, remote.name, remote.location, remote.size, str(path), digest, action, size, evidence)
         self._place.listener.hear(told)
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from ppcli.app.workplace import Workplace
 from ppcli.credentials import checked
-from ppcli.errors import Credentials, Temporary, Transient, Usage
+from ppcli.errors import Credentials, Rejected, Temporary, Transient, Usage
 from ppcli.events import Result
 from ppcli.logins import Logins
 from ppcli.origin import Origin, origin_of
 from ppcli.requests import LoginRequest, Prompt
 from ppcli.retry import Step
-from ppcli.target import Accounts, Target
+from ppcli.target import Accounts, Target, Verifier
 
 Tell = Callable[[str], None]
 
@@ -33,6 +33,7 @@ def login(place: Workplace, request: LoginRequest, prompt: Prompt, tell: Tell) -
         if given is None:
             raise Usage("Stdin holds no token.", hint="Pipe one in: ppcli login --token-stdin < FILE.", reason="token")
         token = given
+        _try(place, target, origin, url, token)
     logins = Logins(place.dirs.config)
     logins.save(origin, token)
     if os.environ.get("PPCLI_TOKEN") or os.environ.get("PPCLI_TOKEN_FILE"):
@@ -91,6 +92,26 @@ def _token_from(place: Workplace, target: Target, origin: Origin, email: str | N
     if kept is None:
         raise Credentials(f"{origin} gave no token.", hint="Check that the target is the server you mean.")
     return kept
+
+
+def _try(place: Workplace, target: Target, origin: Origin, url: str, token: str) -> None:
+    """Have a wrong token told now, not in the middle of the night. What cannot be tried is kept all the same."""
+    if not isinstance(target, Verifier) or not place.transports.may_carry_secrets(str(origin), url):
+        return
+    try:
+        accepted = target.accepts(token)
+    except Transient as failure:  # once is enough: nothing depends on it
+        place.warn("login_untried", f"The token could not be tried: {failure.cause}.")
+        return
+    except Rejected as error:
+        place.warn("login_untried", f"The token could not be tried: {error.message}")
+        return
+    if not accepted:
+        raise Credentials(
+            f"{origin} does not accept this token; it was not kept.",
+            hint="Check that it is this server's, and the whole of it.",
+            reason="refused",
+        )
 
 
 def _asked(prompt: Prompt, question: str, flag: str, *, hidden: bool) -> str:

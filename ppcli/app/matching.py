@@ -59,11 +59,12 @@ def completed_since(place: Workplace, target: str, known: set[str]) -> set[str]:
 
 
 def settle_ended(place: Workplace) -> None:
-    """Jobs that were killed between their last file and their own end have nothing left to do: mark them completed."""
+    """Jobs that were killed between their last file and their own end have nothing left to do: mark them completed.
+    Those that were killed later, in their last fold, are folded again."""
     for job_id in place.jobs.ids():
         try:
             summary = place.jobs.summary(job_id)
-            if summary.wanted or summary.state.finished:
+            if summary.wanted or (summary.state.finished and place.jobs.folded(job_id)):
                 continue
             job = place.jobs.open(job_id)
         except (Busy, Corrupt):
@@ -72,6 +73,7 @@ def settle_ended(place: Workplace) -> None:
             plan = job.manifest
             if not plan.state.finished and all(entry.state is JobState.COMPLETED for entry in plan.files):
                 job.record(steps.JobChanged(JobState.UPLOADING), steps.JobChanged(JobState.COMPLETED))
+            if plan.state.finished:
                 job.fold()
         finally:
             job.close()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from ppcli.app.workplace import Workplace
-from ppcli.errors import Doubt, NotFound, Rejected, StepFailure
+from ppcli.errors import Corrupt, Doubt, NotFound, Rejected, StepFailure
 from ppcli.events import IncompleteListed, ObjectListed, Result
 from ppcli.manifest import timestamp
-from ppcli.model import Remote
+from ppcli.model import Incomplete, Remote
 from ppcli.requests import ListRequest, RemoveRequest
 from ppcli.retry import Step
 from ppcli.target import Store, Target
@@ -45,9 +47,9 @@ def _mean(place: Workplace, to: str | None, names: Sequence[str]) -> list[str]:
 
 
 def _split(name: str) -> tuple[str | None, bool]:
-    """The target URL inside a location, and whether `name` looks like one."""
-    scheme, colon, _ = name.partition(":")
-    if not colon or scheme not in SCHEMES:
+    """The target URL inside a location, and whether `name` looks like one: a name may begin with `pads:` as well."""
+    scheme, _, rest = name.partition(":")
+    if scheme not in SCHEMES or not rest.startswith(("//", "#")):
         return None, False
     if "#" in name:
         return name.partition("#")[0], True
@@ -91,7 +93,7 @@ def list_objects(place: Workplace, request: ListRequest) -> Result:
     was begun and not completed."""
     target, store, prefix = store_of(place, request.to, request.prefix)
     if request.incomplete:
-        for upload in place.call(Step.LIST, target.url, lambda: list(store.incomplete())):
+        for upload in incomplete(place, target.url, store):
             since = None if upload.modified is None else timestamp(upload.modified)
             place.listener.hear(IncompleteListed(upload.id, upload.name, upload.job, upload.size, since))
         return place.done(target=target.url)
@@ -99,6 +101,28 @@ def list_objects(place: Workplace, request: ListRequest) -> Result:
         since = None if remote.modified is None else timestamp(remote.modified)
         place.listener.hear(ObjectListed(remote.name, remote.size, remote.digest, since))
     return place.done(target=target.url)
+
+
+def incomplete(place: Workplace, url: str, store: Store) -> Sequence[Incomplete]:
+    """Uploads that were begun on a target and never completed. Where it cannot tell whose one is, the jobs of this data
+    dir do."""
+    found: list[Incomplete] = place.call(Step.LIST, url, lambda: list(store.incomplete()))
+    if all(upload.job is not None for upload in found):
+        return found
+    owners = _owners(place, url)
+    return [upload if upload.job else replace(upload, job=owners.get(upload.id)) for upload in found]
+
+
+def _owners(place: Workplace, url: str) -> dict[str, str]:
+    """The job of each session that unfinished jobs have on a target."""
+    owners: dict[str, str] = {}
+    for job in place.jobs.ids():
+        with suppress(Corrupt):
+            seen = place.jobs.summary(job)
+            if seen.target == url and not seen.state.finished:
+                files = place.jobs.peek(job).files
+                owners |= {file.session.id: job for file in files if file.session is not None}
+    return owners
 
 
 def remove(place: Workplace, request: RemoveRequest) -> Result:
@@ -139,6 +163,8 @@ def recover(place: Workplace, to: str | None) -> Result:
     """Rebuild a pad store's index from the user key alone."""
     target = place.target(place.choose(to))
     if not isinstance(target, Recoverable):
-        raise Rejected(f"{target.url} has no pads to recover.", hint="Name a pads: target.", reason="unsupported")
-    found = target.recover()
+        raise Rejected(
+            f"{target.url} has no pads to recover.", hint="Name a pads: or pads+https:// target.", reason="unsupported"
+        )
+    found = place.call(Step.RECOVER, "the index", target.recover)
     return place.done(target=target.url, files=found)

@@ -18,7 +18,7 @@ from ppcli.pipeline.context import failure
 from ppcli.requests import PutRequest
 from ppcli.retry import Step
 from ppcli.source import OnBytes, Source, fingerprint
-from ppcli.target import Linker, Target
+from ppcli.target import Learner, Linker, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ class Examiner:
         digest = None
         try:
             seen = fingerprint(path)
+            self._learn(found.name)
             limits = self._target.limits(seen.size)
             if limits.digest_first:
                 seen, digest = self._digest(path, seen, limits, on_bytes)
@@ -124,6 +125,11 @@ class Examiner:
         with self._place.hashing, Source(path) as source:
             chunk_size = planner.chunk_size(source.fingerprint.size, limits, self._request.chunk_size)
             return source.fingerprint, hashes.of(source, chunk_size, on_bytes)
+
+    def _learn(self, name: str) -> None:
+        target = self._target
+        if isinstance(target, Learner):
+            self._place.call(Step.FIND, name, target.learn)
 
     def _find(self, name: str, digest: str | None = None) -> Remote | None:
         return self._place.call(Step.FIND, name, lambda: self._target.find(name, digest))

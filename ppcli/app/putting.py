@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ppcli import planner, source, steps
+from ppcli.app.agreeing import agree
 from ppcli.app.cancelling import cancel_job
 from ppcli.app.examining import Examination
 from ppcli.app.matching import Match, completed_since, match, settle_ended
@@ -26,6 +27,7 @@ from ppcli.manifest import FileEntry, JobOptions, Manifest, now
 from ppcli.model import JobState
 from ppcli.pipeline import narrate
 from ppcli.requests import PutRequest
+from ppcli.target import Costly
 
 _POLL = 0.2
 
@@ -64,6 +66,7 @@ class _Put:
             settle_ended(self._place)
             self._place.jobs.prune(self._place.config.keep_jobs)
             if self._request.fresh:
+                self._agree_first()
                 self._cancel_matches()
             return self._run_jobs(self._decide())
 
@@ -77,7 +80,7 @@ class _Put:
 
     def _tell_skipped(self, collected: Collected) -> None:
         for skipped in collected.skipped:
-            told = FileSkipped(None, skipped.path.name, str(skipped.path), None, skipped.code)
+            told = FileSkipped(None, skipped.name, str(skipped.path.absolute()), None, skipped.code)
             self._place.listener.hear(told)
             self._place.warn(skipped.code, skipped.message)
 
@@ -109,6 +112,16 @@ class _Put:
             else:
                 cancel_job(self._place, job)
 
+    def _agree_first(self) -> None:
+        """Where the user has to agree, that comes before anything is cancelled."""
+        if isinstance(self._target, Costly):
+            self._examine(self._files)
+            self._agree(self._files)
+
+    def _agree(self, files: Sequence[Found]) -> None:
+        seen = [(self._path(found), self._seen[found]) for found in files]
+        agree(self._place, self._target, seen, yes=self._request.yes, dry=self._request.dry_run)
+
     def _examine(self, files: Sequence[Found]) -> None:
         """What halts a job stops the looking: the rest is planned unseen, and the job is paused."""
         try:
@@ -134,7 +147,9 @@ class _Put:
 
     def _dry_run(self) -> Result:
         matched = {one.found for one in self._match()}
-        self._examine([found for found in self._files if found not in matched])
+        unmatched = [found for found in self._files if found not in matched]
+        self._examine(unmatched)
+        self._agree(unmatched)
         for found in self._files:
             if found not in self._seen:
                 self._seen[found] = self._examiner.unseen(found, self._path(found))
@@ -171,6 +186,7 @@ class _Put:
                         continue
             if unseen:
                 self._examine(unseen)
+                self._agree(unseen)
             else:
                 time.sleep(_POLL)
 

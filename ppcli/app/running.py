@@ -144,6 +144,8 @@ def _conclude(job: Job, files: Sequence[int], asked: int, error: PpcliError | No
         _fold(job, log)
     finally:
         job.close()
+    if error is not None:
+        log.stopped(error)
     log.hear(JobFinished(job.id, state, error.exit_code if error else 0))
     log.close()
     return Ending(state, error, halted)
@@ -213,39 +215,50 @@ def shared_error(errors: Sequence[PpcliError | None]) -> PpcliError | None:
 
 
 def resume(place: Workplace, request: ResumeRequest) -> Result:
-    """Go on with unfinished jobs: those named, the only one, or all (oldest first; busy ones are skipped)."""
-    runs, url = Runs(), None
+    """Go on with unfinished jobs: those named, the only one, or all (oldest first; busy ones are skipped). Of several,
+    each is tried, whatever became of the others. Raises what ends a single one before it runs."""
+    runs, targets = Runs(), set[str]()
     errors: list[PpcliError | None] = []
-    for job_id in _chosen(place, request):
+    chosen = _chosen(place, request)
+    for job_id in chosen:
         try:
-            job = reopen(place, job_id)
-        except Busy as busy:
-            if not request.all:
+            ending = _resume_one(place, job_id, runs, targets)
+        except Interrupted:
+            raise
+        except PpcliError as error:
+            if isinstance(error, Busy) and request.all:
+                place.warn(error.kind, f"{error.message} It is skipped.", job_id)
+                continue
+            if len(chosen) == 1:
                 raise
-            place.warn("busy", f"{busy.message} It is skipped.", job_id)
+            place.warn(error.kind, error.message, job_id)
+            errors.append(error)
             continue
-        except Corrupt as corrupt:
-            if not request.all:
-                raise
-            place.warn("corrupt", corrupt.message, job_id)
-            errors.append(corrupt)
-            continue
-        if job.manifest.state.finished:
-            state = job.manifest.state
-            job.close()
-            if state is JobState.CANCELLED:
-                raise Usage(f"Job {job_id} was cancelled.", hint="Run 'ppcli put' again.", reason="cancelled")
-            runs.endings.append(Ending(state, None, halted=False))
-            continue
-        url = job.manifest.target
-        target = place.target(url)
-        files = [i for i, entry in enumerate(job.manifest.files) if not entry.state.finished]
-        ending = run_job(place, job, target, files, runs, resumed=True, asked=len(job.manifest.files))
         errors.append(ending.error)
         if isinstance(ending.error, Interrupted):
             break
-    error = shared_error(errors)
-    return result(place, runs, error, url)
+        if ending.halted and ending.error is not None and len(chosen) > 1:
+            place.warn(ending.error.kind, ending.error.message, job_id)
+    return result(place, runs, shared_error(errors), targets.pop() if len(targets) == 1 else None)
+
+
+def _resume_one(place: Workplace, job_id: str, runs: Runs, targets: set[str]) -> Ending:
+    job = reopen(place, job_id)
+    state = job.manifest.state
+    try:
+        targets.add(job.manifest.target)
+        if state is JobState.CANCELLED:
+            raise Usage(f"Job {job_id} was cancelled.", hint="Run 'ppcli put' again.", reason="cancelled")
+        if state is JobState.COMPLETED:
+            job.close()
+            runs.endings.append(Ending(state, None, halted=False))
+            return runs.endings[-1]
+        target = place.target(job.manifest.target, job.manifest.options.chunk_size)
+    except PpcliError:
+        job.close()
+        raise
+    files = [i for i, entry in enumerate(job.manifest.files) if not entry.state.finished]
+    return run_job(place, job, target, files, runs, resumed=True, asked=len(job.manifest.files))
 
 
 def _chosen(place: Workplace, request: ResumeRequest) -> list[str]:

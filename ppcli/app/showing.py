@@ -22,13 +22,19 @@ def status(place: Workplace, request: StatusRequest) -> Result:
     named = list(dict.fromkeys(place.jobs.resolve(prefix) for prefix in request.jobs))
     shown: list[JobStatus] = []
     code, damaged = 0, None
-    for told, exit_code in _read(place, named or place.jobs.ids()):
-        if isinstance(told, Corrupt):
-            place.warn("corrupt", told.message)
-            damaged = told
-        elif named or request.all or not told.state.finished:
+    for job in named or place.jobs.ids():
+        holder = place.jobs.holder(job)
+        try:
+            summary = _summary(place, job)
+        except Corrupt as corrupt:
+            place.warn("corrupt", corrupt.message, job)
+            damaged = corrupt
+            code = code or corrupt.exit_code
+            continue
+        told = _status(summary, holder)
+        if named or request.all or not told.state.finished:
             shown.append(told)
-            code = code or exit_code
+            code = code or _exit_code(summary, told.state, holder)
     for told in sorted(shown, key=lambda one: one.created):
         place.listener.hear(told)
     if named and not shown and damaged:
@@ -41,18 +47,17 @@ def status(place: Workplace, request: StatusRequest) -> Result:
     return Result(None, ok=False, exit_code=code, state=state, target=target, elapsed=result.elapsed)
 
 
-def _read(place: Workplace, jobs: list[str]) -> list[tuple[JobStatus | Corrupt, int]]:
-    told: list[tuple[JobStatus | Corrupt, int]] = []
-    for job in jobs:
-        holder = place.jobs.holder(job)
-        try:
-            summary = place.jobs.summary(job)
-        except Corrupt as corrupt:
-            told.append((corrupt, corrupt.exit_code))
-            continue
-        shown = _status(summary, holder)
-        told.append((shown, _exit_code(summary, shown.state, holder)))
-    return told
+def _summary(place: Workplace, job: str) -> Summary:
+    """A job whose manifest cannot be read is shown by its last summary, and a warning says so. Raises `Corrupt` where
+    there is none."""
+    try:
+        return place.jobs.summary(job)
+    except Corrupt as corrupt:
+        outline = place.jobs.outline(job)
+        if outline is None:
+            raise
+        place.warn("corrupt", f"{corrupt.message} What is shown of it may be old.", job)
+        return outline
 
 
 def _status(summary: Summary, holder: Holder | None) -> JobStatus:

@@ -148,7 +148,7 @@ class Workplace:
         self.mean(*urls)
 
     def file_digest(self, path: Path, fresh: bool, algorithm: str = checksums.SHA256) -> str:
-        return self.digests.of_file(path, fresh, algorithm)
+        return self.hashes.of_file(path, fresh, algorithm)
 
     def known_digest(self, path: Path) -> str | None:
         return self.digests.get(path, fingerprint(path))

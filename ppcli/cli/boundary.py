@@ -55,12 +55,22 @@ def refuse(error: BaseException, options: Globals) -> int:
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "ppcli"
-        error = Usage(error.format_message(), hint=f"Run '{path} --help' to see how it is used.")
+        error = Usage(_sentence(error), hint=f"Run '{path} --help' to see how it is used.")
     display = choose_display(options, View(), Stream("stdout"), Stream("stderr"))
     result = _failure(error, options, 0.0)
     display.hear(result)
     display.close()
     return result.exit_code
+
+
+def _sentence(error: click.ClickException) -> str:
+    """What Click says, in one line; a value from the environment is called by its variable."""
+    if isinstance(error, click.BadParameter) and error.ctx and error.param and error.param.name:
+        origin = error.ctx.get_parameter_source(error.param.name)
+        if origin is click.core.ParameterSource.ENVIRONMENT:
+            error.param_hint = str(error.param.envvar)
+    said = " ".join(error.format_message().split())
+    return said if said.endswith(".") else f"{said}."
 
 
 def choose_display(options: Globals, view: View, out: Stream, err: Stream) -> Display:

@@ -73,4 +73,4 @@ def cancel(jobs: tuple[str, ...], every: bool, incomplete: bool, to: str | None,
     """
     _jobs_or_all(jobs, every)
     request = CancelRequest(jobs=jobs, all=every, yes=yes, incomplete=incomplete, to=to)
-    return Call(lambda app: app.cancel(request))
+    return Call(lambda app: app.cancel(request), View(nothing="There is no unfinished job." if every else ""))

@@ -14,7 +14,10 @@ from ppcli.cli.streams import Stream
 from ppcli.events import Event
 
 _KEPT_WHEN_QUIET = frozenset(
-    {"warning", "job", "object", "incomplete", "job_finished", "serving", "token", "user", "result"}
+    (
+        *("warning", "job", "object", "incomplete", "job_finished", "result"),
+        *("serving", "token", "token_listed", "token_revoked", "user"),
+    )
 )
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 

@@ -12,6 +12,7 @@ from ppcli.events import (
     FileFailed,
     JobFinished,
     JobStarted,
+    ReservationPlanned,
     Result,
     Retrying,
     Serving,
@@ -37,6 +38,7 @@ class Narrator:
         self._silent_so_far = True
         self._files: dict[str | None, int] = {}  # of the jobs that started here
         self._unfinished: list[str] = []
+        self._failed_jobs: list[str] = []
         self._held: list[FileFailed] = []
         self._retries = 0
         self._retries_told = 0
@@ -49,6 +51,8 @@ class Narrator:
             case JobStarted():
                 self._files[event.job] = event.files
                 self.note(sentences.beginning(event))
+            case ReservationPlanned():
+                self.note(sentences.reservation(event))
             case Retrying():
                 self._retry(event)
             case WarningRaised():
@@ -92,6 +96,8 @@ class Narrator:
     def _finished(self, event: JobFinished) -> None:
         if event.state in (JobState.PAUSED, JobState.FAILED) and event.job is not None:
             self._unfinished.append(event.job)
+            if event.state is JobState.FAILED:
+                self._failed_jobs.append(event.job)
         if event.job not in self._files:
             self.note(f"job {event.job}: {event.state}")
 
@@ -107,7 +113,11 @@ class Narrator:
         if error is None:
             return
         self._tell(error.message)
-        if error.hint:
-            self._tell(error.hint)
-        if self._unfinished and "ppcli resume" not in error.hint:
-            self._tell(f"To go on: ppcli resume {' '.join(self._unfinished)}")
+        again = f"ppcli resume {' '.join(self._unfinished)}" if self._unfinished else "ppcli resume"
+        hint = error.hint.replace("'ppcli resume'", f"'{again}'")  # alone it would be refused where other jobs wait
+        if hint:
+            self._tell(hint)
+        if self._unfinished and (self._failed_jobs or again not in hint):
+            # a resume may fail for ever
+            give_up = f"; to give up: ppcli cancel {' '.join(self._failed_jobs)}" if self._failed_jobs else ""
+            self._tell(f"To go on: {again}{give_up}")

@@ -32,6 +32,7 @@ TAKES_VALUE = frozenset(
         "--keyfile",
         "--add-user",
         "--new-token",
+        "--revoke-token",
     }
 )
 """The options whose next word is their value; a test compares them with the commands."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,6 +41,13 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
+def parse_count(text: str) -> int:
+    count = int(text) if re.fullmatch("[0-9]{1,9}", text.strip()) else 0
+    if count < 1:
+        raise ValueError(f"{text!r} is not a whole number from 1 on.")
+    return count
+
+
 def complete_path(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Let the shell complete a path. Whether it is there is for the use case to find out."""
     from click.shell_completion import CompletionItem
@@ -48,6 +56,7 @@ def complete_path(_context: click.Context, _param: click.Parameter, incomplete: 
 
 
 size_value = parsed_by(parse_size)
+count_value = parsed_by(parse_count)
 rate_value = parsed_by(parse_rate)
 seconds_value = parsed_by(parse_seconds)
 

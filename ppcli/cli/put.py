@@ -9,11 +9,9 @@ import click
 
 from ppcli.cli.call import Call, View
 from ppcli.cli.options import Command
-from ppcli.cli.params import complete_path, rate_value, seconds_value, size_value, to_option, yes_option
+from ppcli.cli.params import complete_path, count_value, rate_value, seconds_value, size_value, to_option, yes_option
 from ppcli.errors import SourceError
 from ppcli.requests import DEFAULT_JOBS, DEFAULT_RETRIES, PutRequest
-
-_AT_LEAST_ONE = click.IntRange(min=1)
 
 
 @click.command(cls=Command)
@@ -29,23 +27,23 @@ _AT_LEAST_ONE = click.IntRange(min=1)
 @click.option("--chunk-size", callback=size_value, metavar="SIZE", help="Bytes per chunk, like 8MiB.")
 @click.option(
     "--jobs",
-    type=_AT_LEAST_ONE,
-    default=DEFAULT_JOBS,
+    callback=count_value,
+    default=str(DEFAULT_JOBS),
     envvar="PPCLI_JOBS",
     metavar="N",
     help=f"At most N uploads at once ({DEFAULT_JOBS}; or PPCLI_JOBS).",
 )
 @click.option(
     "--reserve-jobs",
-    type=_AT_LEAST_ONE,
-    default=DEFAULT_JOBS,
+    callback=count_value,
+    default=str(DEFAULT_JOBS),
     metavar="N",
     help=f"At most N reservations at once ({DEFAULT_JOBS}).",
 )
 @click.option(
     "--retries",
-    type=_AT_LEAST_ONE,
-    default=DEFAULT_RETRIES,
+    callback=count_value,
+    default=str(DEFAULT_RETRIES),
     metavar="N",
     help=f"Attempts per chunk and step ({DEFAULT_RETRIES}).",
 )

@@ -16,9 +16,11 @@ from ppcli.events import (
     ObjectListed,
     Serving,
     TokenCreated,
+    TokenListed,
+    TokenRevoked,
     UserAdded,
 )
-from ppcli.model import Evidence
+from ppcli.model import Evidence, JobState
 from ppcli.units import format_size
 
 
@@ -45,6 +47,10 @@ def _lines(event: Event, view: View) -> Iterator[str]:
             yield event.url
         case TokenCreated(saved=None):
             yield event.token
+        case TokenListed():
+            yield f"{event.id}  {event.created}  {event.expires or 'does not end':<24}  {event.user}"
+        case TokenRevoked():
+            yield event.id
         case UserAdded():
             yield event.user
         case JobStatus() if view.details:
@@ -88,6 +94,8 @@ def _job_details(job: JobStatus) -> Iterator[str]:
             yield f"           {job.last_error.hint}"
     if job.resume_command is not None:
         yield f"go on      {job.resume_command}"
+    if job.state is JobState.FAILED:
+        yield f"give up    ppcli cancel {job.job}"
 
 
 def _sources(job: JobStatus) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppcli.events import FileFailed, HashingProgress, JobStarted, Result, Retrying, UploadProgress
+from ppcli.events import FileFailed, HashingProgress, JobStarted, ReservationPlanned, Result, Retrying, UploadProgress
 from ppcli.units import format_duration, format_rate, format_size
 
 
@@ -38,6 +38,17 @@ def remaining(progress: UploadProgress) -> float | None:
     """Seconds until everything is confirmed at the present rate, or None where nobody can tell."""
     missing = progress.bytes_total - progress.bytes_confirmed
     return missing / progress.bytes_per_second if missing > 0 and progress.bytes_per_second > 0 else None
+
+
+def reservation(event: ReservationPlanned) -> str:
+    """What will be reserved, and what is used again."""
+    new = (
+        f"up to {counted(event.pads_new, 'new pad')} ({format_size(event.bytes_new)})"
+        if event.pads_new
+        else "no new pads"
+    )
+    reused = f"{counted(event.pads_reused, 'free pad')} ({format_size(event.bytes_reused)})"
+    return f"reserving {new} at {event.target}, using {reused} again"
 
 
 def hashing(progress: HashingProgress) -> str:

@@ -38,6 +38,8 @@ _OWNER = "owner@localhost"
 @click.option(
     "--new-token", is_flag=False, flag_value=_OWNER, metavar="[EMAIL]", help="Print a new token of a user, and exit."
 )
+@click.option("--tokens", is_flag=True, help="List the tokens, by their ids, and exit.")
+@click.option("--revoke-token", metavar="ID", help="End the token with this id, and exit.")
 @click.pass_context
 def serve(
     context: click.Context,
@@ -50,6 +52,8 @@ def serve(
     add_user: str | None,
     password_stdin: bool,
     new_token: str | None,
+    tokens: bool,
+    revoke_token: str | None,
 ) -> Call:
     """Run a server that `ppcli put` and PutPlace clients can upload to.
 
@@ -61,8 +65,10 @@ def serve(
     the table [server] of config.toml. It takes `pip install 'ppcli[server]'`.
     """
     options = context.ensure_object(Globals)
-    if add_user is not None and new_token is not None:
-        raise click.UsageError("--add-user and --new-token are two commands.")
+    commands = {"--add-user": add_user, "--new-token": new_token, "--revoke-token": revoke_token}
+    given = [name for name, value in commands.items() if value is not None] + ["--tokens"] * tokens
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} are {'two' if len(given) == 2 else 'several'} commands.")
     if password_stdin and add_user is None:
         raise click.UsageError("--password-stdin goes with --add-user.")
     place = None if data is None else Path(data)
@@ -70,6 +76,10 @@ def serve(
         return Call(lambda app: _done(_adding(app, options, place, add_user, password_stdin)))
     if new_token is not None:
         return Call(lambda app: _done(_making_token(app, place, new_token)))
+    if tokens:
+        return Call(lambda app: _done(_listing_tokens(app, place)))
+    if revoke_token is not None:
+        return Call(lambda app: _done(_revoking_token(app, place, revoke_token)))
     return Call(lambda app: _serve(app, options, host, port, place, insecure, certfile, keyfile), View())
 
 
@@ -123,6 +133,27 @@ def _making_token(app: App, data: Path | None, email: str) -> Callable[[], None]
     return work
 
 
+def _listing_tokens(app: App, data: Path | None) -> Callable[[], None]:
+    def work() -> None:
+        from ppcli import config
+        from ppcli.server import accounts
+
+        for token in accounts.tokens(config.dirs(), data):
+            app.listener.hear(token)
+
+    return work
+
+
+def _revoking_token(app: App, data: Path | None, prefix: str) -> Callable[[], None]:
+    def work() -> None:
+        from ppcli import config
+        from ppcli.server import accounts
+
+        app.listener.hear(accounts.revoke_token(config.dirs(), data, prefix))
+
+    return work
+
+
 def _done(work: Callable[[], None]) -> Result:
     started = time.monotonic()
     work()
@@ -147,6 +178,7 @@ def _asked_password(options: Globals, email: str) -> str:
 def _need_extra() -> None:
     try:
         import fastapi  # noqa: F401
+        import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise Usage(

@@ -54,14 +54,14 @@ def write(root: Path, identity: Identity) -> None:
     disk.write_atomic(root / NAME, [json.dumps({"format": FORMAT, **asdict(identity)}).encode() + b"\n"])
 
 
-def choose_pad_size(found: Identity | None, asked: int | None) -> int:
-    """The pad size of the store, or of the one to be made. Raises `Usage` where another was asked for, or where there
-    are no such pads."""
-    size = asked or (found.pad_size if found else PAD_DEFAULT)
-    if found and size != found.pad_size:
+def choose_pad_size(found: int | None, asked: int | None) -> int:
+    """The pad size of the store, which has `found`, or of the one to be made (None). Raises `Usage` where another was
+    asked for, or where there are no such pads."""
+    size = asked or found or PAD_DEFAULT
+    if found and size != found:
         raise Usage(
-            f"The pads of this store have {found.pad_size} bytes each, not {size}.",
-            hint=f"Leave out --chunk-size, or give {found.pad_size}; a store's pad size never changes.",
+            f"The pads of this store have {found} bytes each, not {size}.",
+            hint=f"Leave out --chunk-size, or give {found}; a store's pad size never changes.",
         )
     if not PAD_MIN <= size <= PAD_MAX:
         raise Usage(

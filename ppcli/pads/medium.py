@@ -1,166 +1,68 @@
-"""The pads of one store as files: `pads/<first 2 hex digits of the address>/<address>`, the header, then the payload.
+"""What holds the pads of a store: files in a directory (`files`), or a server (`remote`). The store decides, from the
+headers alone, which pad is what; a medium keeps bytes under numbers.
 
-A pad that was never written has no file. A pad file of no bytes is one whose directory entry may not be durable yet.
-Different pads may be written and read by any number of threads at once. Errors are `Local`; none tells an address.
+Different pads may be written and read by any number of threads at once. What is read without an authentic header is
+never given out. Nothing that a medium raises or logs tells a secret or an address.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
 import xxhash
 
-from ppcli import disk
-from ppcli.errors import Damaged, local_error, local_io
-from ppcli.pads import header
 from ppcli.pads.header import Header, Stamp
-from ppcli.pads.identity import Identity
-from ppcli.pads.key import Pad, UserKey
-from ppcli.pieces import pieces
 from ppcli.target import PIECE, Body
 
-_BLANK = bytes(header.SIZE)
+Found: TypeAlias = Mapping[int, Header | None]
+"""Pads that exist, by number, with their headers where those are authentic."""
 
 
-def prepare(root: Path) -> None:
-    """Create the directories of an empty store, all at once: later they would cost a sync each."""
-    top = root / "pads"
-    disk.make_dir(top)
-    for number in range(256):
-        shard = top / f"{number:02x}"
-        with contextlib.suppress(FileExistsError):
-            shard.mkdir(mode=disk.PRIVATE_DIR)
-            shard.chmod(disk.PRIVATE_DIR)
-    disk.fsync_dir(top)
+class Medium(Protocol):
+    """`wipe_at`: how many stale pads are worth a call to overwrite them, while nothing else needs that."""
 
+    wipe_at: int
 
-def files(root: Path) -> Iterator[Path]:
-    """Every pad file under a store's directory."""
-    with local_io("look through the pads"):
-        for shard in sorted((root / "pads").glob("[0-9a-f][0-9a-f]")):
-            yield from (path for path in shard.iterdir() if len(path.name) == 64)
+    def reserve(self, numbers: Sequence[int], seq: int) -> None:
+        """See to it that these pads exist and are held for us. Repeatable. `seq` is that of the index operation behind
+        it: a medium that is elsewhere keeps it, so that an old copy of the index is noticed."""
+        ...
 
+    def heads(self, numbers: Iterable[int]) -> Found:
+        """The headers of those of these pads that exist."""
+        ...
 
-class PadFiles:
-    """Pads by number. What is read without an authentic header is never given out."""
-
-    def __init__(self, root: Path, identity: Identity, key: UserKey) -> None:
-        self._top = os.fspath(root / "pads")
-        self._store_id = bytes.fromhex(identity.id)
-        self._pad_size = identity.pad_size
-        self._key = key
-
-    def address(self, number: int) -> str:
-        return self._pad(number).address
-
-    def head(self, number: int) -> Header | None:
-        """The authentic header of a pad; None where there is none."""
-        pad = self._pad(number)
-        with _pad_errors("read", number):
-            try:
-                fd = os.open(self._path(pad), os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return None
-            try:
-                return header.unpack(os.pread(fd, header.SIZE, 0), pad.secret)
-            finally:
-                os.close(fd)
+    def walk(self) -> Found:
+        """Every pad of the store that exists, found by the user key alone, in order."""
+        ...
 
     def payload(self, number: int, length: int) -> Iterator[memoryview]:
         """The first `length` bytes of a payload, fewer where there are no more, in pieces of at most `PIECE`; a piece
         is valid until this thread reads another one. They prove nothing: hold them against a header's digest."""
-        with _pad_errors("read", number):
-            try:
-                fd = os.open(self._path(self._pad(number)), os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return
-            try:
-                yield from pieces(fd, header.SIZE, length)
-            finally:
-                os.close(fd)
+        ...
 
-    def checksum(self, number: int, length: int) -> str:
-        """XXH3-128 (hex) of the first `length` bytes of a payload, read back."""
-        digest = xxhash.xxh3_128()
-        for piece in self.payload(number, length):
-            digest.update(piece)
-        return digest.hexdigest()
+    def payloads(self, lengths: Mapping[int, int]) -> Iterator[tuple[int, bytes]]:
+        """Whole payloads of pads that hold little: number and bytes, the number of bytes being given by number."""
+        ...
+
+    def read_back(self, number: int, length: int) -> tuple[Header | None, str]:
+        """The header of a pad and the XXH3-128 (hex) of the first `length` bytes of its payload, as they are stored."""
+        ...
 
     def write(self, number: int, stamp: Stamp, body: Body) -> Header:
-        """Write a pad in place; its bytes and its directory entry are durable on return. A writer that is cut off
-        leaves a pad without an authentic header. Raises `Damaged` where `body` is not as long as it says."""
-        pad = self._pad(number)
-        with _pad_errors("write", number):
-            fd = self._open(pad)
-            try:
-                return self._fill(fd, pad, stamp, body)
-            finally:
-                os.close(fd)
+        """Write a pad; its bytes are durable on return. A writer that is cut off leaves the pad as it was, or without
+        an authentic header. Raises `Damaged` where `body` is not as long as it says, or something else arrived."""
+        ...
 
-    def wipe(self, numbers: Iterable[int]) -> None:
-        """Make sure that these pads hold nothing: neither a payload nor a header."""
-        for number in numbers:
-            with _pad_errors("wipe", number):
-                try:
-                    fd = os.open(self._path(self._pad(number)), os.O_RDWR | os.O_CLOEXEC)
-                except FileNotFoundError:
-                    continue
-                try:
-                    os.ftruncate(fd, 0)
-                    os.ftruncate(fd, header.SIZE)
-                    disk.fsync(fd)
-                finally:
-                    os.close(fd)
+    def wipe(self, numbers: Sequence[int], seq: int) -> None:
+        """Make sure that these pads hold nothing that could be taken for a record. `seq` as for `reserve`."""
+        ...
 
-    def _fill(self, fd: int, pad: Pad, stamp: Stamp, body: Body) -> Header:
-        before = os.pread(fd, header.SIZE, 0)
-        old = header.unpack(before, pad.secret)
-        if before.strip(b"\0"):
-            disk.write_all(fd, _BLANK, 0)
-        end = header.SIZE
-        for piece in body:
-            disk.write_all(fd, piece, end)
-            end += len(piece)
-        if end - header.SIZE != body.size:
-            raise Damaged(f"pad {pad.number} was given {end - header.SIZE} bytes instead of {body.size}")
-        os.ftruncate(fd, end)
-        head = Header(
-            store_id=self._store_id,
-            pad_size=self._pad_size,
-            stamp=stamp,
-            length=body.size,
-            digest=bytes.fromhex(body.checksum),
-            counter=max(old.counter + 1 if old else 0, time.time_ns()),  # unique, also where the old one was torn
-        )
-        disk.write_all(fd, header.pack(head, pad.secret), 0)
-        disk.fsync(fd)
-        return head
 
-    def _open(self, pad: Pad) -> int:
-        path = self._path(pad)
-        try:
-            fd = disk.open_private(Path(path), os.O_RDWR)
-        except FileNotFoundError:  # a copy of the store may have lost its empty directories
-            disk.make_dir(Path(path).parent)
-            fd = disk.open_private(Path(path), os.O_RDWR)
-        try:
-            if not os.fstat(fd).st_size:
-                disk.fsync_dir(Path(path).parent)
-        except BaseException:  # also a signal: nothing may stay held or half made
-            os.close(fd)
-            raise
-        return fd
-
-    def _pad(self, number: int) -> Pad:
-        return self._key.pad(self._store_id, number)
-
-    def _path(self, pad: Pad) -> str:
-        return f"{self._top}/{pad.address[:2]}/{pad.address}"
+def head(pads: Medium, number: int) -> Header | None:
+    """The authentic header of one pad; None where there is none."""
+    return pads.heads((number,)).get(number)
 
 
 class Bytes:
@@ -178,12 +80,3 @@ class Bytes:
     @property
     def checksum(self) -> str:
         return xxhash.xxh3_128_hexdigest(self._data)
-
-
-@contextmanager
-def _pad_errors(doing: str, number: int) -> Iterator[None]:
-    """Like `local_io`, without the path: it holds the pad's address."""
-    try:
-        yield
-    except OSError as error:
-        raise local_error(OSError(error.errno, error.strerror), f"{doing} pad {number}") from None

@@ -8,17 +8,20 @@ from collections.abc import Iterator
 import xxhash
 
 from ppcli.errors import Integrity, PpcliError, Temporary
+from ppcli.pads.header import Header
 from ppcli.pads.index import Version
 from ppcli.pads.store import PadStore
+
+_AHEAD = 64
+"""Headers that are asked for at once."""
 
 
 def read(store: PadStore, name: str, version: Version, offset: int) -> Iterator[memoryview]:
     """The bytes of a version from `offset` on. The last piece of a chunk is given out only after all of the chunk has
     been checked. Raises `Integrity` where a chunk is damaged, `Temporary` where the version was replaced meanwhile."""
-    for chunk in range(offset // version.chunk_size, len(version.pads)):
+    for chunk, head in _heads(store, version, offset // version.chunk_size):
         start = chunk * version.chunk_size
         number, counter = version.pads[chunk]
-        head = store.pads.head(number)
         if not head or head.counter != counter or not head.holds(chunk, _length(version, chunk), head.digest.hex()):
             raise _failure(store, name, version, chunk)
         digest, done = xxhash.xxh3_128(), 0
@@ -37,15 +40,23 @@ def read(store: PadStore, name: str, version: Version, offset: int) -> Iterator[
 def digest(store: PadStore, version: Version) -> str:
     """`sha256:hex` of what is stored, whether it is what was confirmed or not. Remembers damaged pads as rotten."""
     whole = hashlib.sha256()
-    for chunk, (number, counter) in enumerate(version.pads):
+    for chunk, head in _heads(store, version, 0):
+        number, counter = version.pads[chunk]
         part = xxhash.xxh3_128()
         for piece in store.pads.payload(number, _length(version, chunk)):
             whole.update(piece)
             part.update(piece)
-        head = store.pads.head(number)
         if not head or head.counter != counter or head.digest != part.digest():
             store.rotten.add(number)
     return f"sha256:{whole.hexdigest()}"
+
+
+def _heads(store: PadStore, version: Version, first: int) -> Iterator[tuple[int, Header | None]]:
+    """Every chunk from `first` on, with the header of its pad."""
+    for start in range(first, len(version.pads), _AHEAD):
+        numbers = [number for number, _ in version.pads[start : start + _AHEAD]]
+        found = store.pads.heads(numbers)
+        yield from ((start + place, found.get(number)) for place, number in enumerate(numbers))
 
 
 def _length(version: Version, chunk: int) -> int:

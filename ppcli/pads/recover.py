@@ -10,30 +10,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from ppcli.errors import local_io
-from ppcli.pads import header, identity, medium, record
-from ppcli.pads.header import Header, Kind
-from ppcli.pads.identity import Identity
+import xxhash
+
+from ppcli.pads import record
+from ppcli.pads.header import Kind
 from ppcli.pads.index import Owner, State, Version
-from ppcli.pads.key import UserKey
-from ppcli.pads.medium import PadFiles
-
-GAP = 10_000
-"""So many numbers in a row without a pad, and the walk is over."""
-
-Found = Mapping[int, Header | None]
-"""Every pad that exists, by number, with its header where that is authentic."""
+from ppcli.pads.medium import Found, Medium
 
 
-def rebuild(root: Path, pads: PadFiles, old: State | None) -> State:
-    """The index of a store. Owners cannot be known from the pads; where `old` is given they keep what they held. Raises
-    `Local` where pads cannot be read."""
-    addresses = {path.name for path in medium.files(root)}
-    found = {number: pads.head(number) for number in _numbers(pads, addresses)}
-    names = newest(_versions(pads, found), found)
-    return assemble(names, found, old)
+def rebuild(pads: Medium, old: State | None, seq: int = 0) -> State:
+    """The index of a store. Owners cannot be known from the pads; where `old` is given they keep what they held. Its
+    numbering goes on behind that of `old`, and behind `seq`. Raises what the medium does."""
+    found = pads.walk()
+    return assemble(newest(_versions(pads, found), found), found, old, seq)
 
 
 def newest(versions: Iterable[tuple[str, Version]], found: Found) -> dict[str, Version]:
@@ -46,7 +36,7 @@ def newest(versions: Iterable[tuple[str, Version]], found: Found) -> dict[str, V
     return names
 
 
-def assemble(names: Mapping[str, Version], found: Found, old: State | None) -> State:
+def assemble(names: Mapping[str, Version], found: Found, old: State | None, seq: int = 0) -> State:
     """The state of these versions. Pads of records that did not win are stale, the rest is free; pads that were never
     written are taken first, as what the others hold may still be wanted by a job that comes back for it."""
     owners = (
@@ -67,37 +57,8 @@ def assemble(names: Mapping[str, Version], found: Found, old: State | None) -> S
     free = dict.fromkeys(written + [number for number in rest if number not in found])
     for number in stale:
         del free[number]
-    return State(next=following, names=dict(names), owners=owners, free=free, stale=dict.fromkeys(stale))
-
-
-def identify(root: Path, key: UserKey) -> Identity | None:
-    """The identity of a store whose `store.json` is lost, from any pad that this key made; None where there is none."""
-    tried: set[tuple[bytes, int]] = set()
-    for path in medium.files(root):
-        with local_io("look through the pads"), path.open("rb") as file:
-            claimed = header.claim(file.read(header.SIZE))
-        if claimed and claimed not in tried:
-            tried.add(claimed)
-            made = identity.make(key, *claimed)
-            if _proves(root, PadFiles(root, made, key)):
-                return made
-    return None
-
-
-def _proves(root: Path, pads: PadFiles) -> bool:
-    addresses = {path.name for path in medium.files(root)}
-    return any(pads.head(number) for number in _numbers(pads, addresses))
-
-
-def _numbers(pads: PadFiles, addresses: set[str]) -> Iterator[int]:
-    """The numbers whose pads exist, in order."""
-    left = len(addresses)
-    number = last = 0
-    while left and number - last <= GAP:
-        if pads.address(number) in addresses:
-            left, last = left - 1, number
-            yield number
-        number += 1
+    seq = max(seq, old.seq if old else 0)
+    return State(seq=seq, next=following, names=dict(names), owners=owners, free=free, stale=dict.fromkeys(stale))
 
 
 def _intact(version: Version, found: Found) -> bool:
@@ -110,15 +71,14 @@ class _Part:
     data: bytes
 
 
-def _versions(pads: PadFiles, found: Found) -> Iterator[tuple[str, Version]]:
+def _versions(pads: Medium, found: Found) -> Iterator[tuple[str, Version]]:
     """Every version whose record is there whole."""
     groups: defaultdict[tuple[bytes, record.Prefix], dict[int, _Part]] = defaultdict(dict)
-    for number, head in found.items():
-        if head and head.stamp.kind is Kind.RECORD:
-            data = b"".join(bytes(piece) for piece in pads.payload(number, head.length))
-            prefix = record.prefix(data)
-            if prefix and pads.checksum(number, head.length) == head.digest.hex():
-                groups[head.stamp.owner, prefix][head.stamp.chunk] = _Part(number, data)
+    records = {number: head for number, head in found.items() if head and head.stamp.kind is Kind.RECORD}
+    for number, data in pads.payloads({number: head.length for number, head in records.items()}):
+        head, prefix = records[number], record.prefix(data)
+        if prefix and xxhash.xxh3_128_digest(data) == head.digest:
+            groups[head.stamp.owner, prefix][head.stamp.chunk] = _Part(number, data)
     for (owner, prefix), parts in groups.items():
         ordered = [parts[index] for index in sorted(parts)]
         if sorted(parts) == list(range(prefix.parts)):

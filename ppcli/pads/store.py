@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ppcli.errors import SessionLost, other_content
+from ppcli.errors import SessionLost, StepFailure, other_content
 from ppcli.pads import record, recover
 from ppcli.pads.header import Kind, Stamp
 from ppcli.pads.identity import Identity
 from ppcli.pads.index import Commit, Drop, Hold, Owner, Release, Remove, Reserve, Retake, State, Version, Wiped
-from ppcli.pads.key import UserKey
+from ppcli.pads.key import GAP
 from ppcli.pads.ledger import Ledger
-from ppcli.pads.medium import Bytes, PadFiles
+from ppcli.pads.medium import Bytes, Medium
 from ppcli.pads.proof import Proof
 
 
@@ -34,18 +34,27 @@ class Claim:
 class PadStore:
     """The pads of one store and their index. All methods may be called from several threads at once."""
 
-    def __init__(self, root: Path, found: Identity, user_key: UserKey) -> None:
+    def __init__(self, root: Path, found: Identity, pads: Medium, seq: int = 0) -> None:
+        """`root` holds the index, `pads` the pads. `seq`: how far the index had come at least, should it have to be
+        made again."""
         self.root = root
         self.identity = found
-        self.pads = PadFiles(root, found, user_key)
+        self.pads = pads
         self.rotten: set[int] = set()
         """Pads whose payload was found damaged: not to be adopted."""
-        self._ledger = Ledger(root, lambda old: recover.rebuild(root, self.pads, old))
+        self._tidied = False
+        self._ledger = Ledger(root, lambda old: recover.rebuild(pads, old, seq))
 
     @property
     def set_aside(self) -> Sequence[Path]:
         """Damaged index files that were replaced since this store was opened."""
         return self._ledger.set_aside
+
+    @property
+    def seq(self) -> int:
+        """The number of the last operation of the index."""
+        with self._ledger.look() as state:
+            return state.seq
 
     def find(self, name: str) -> Version | None:
         with self._looking() as state:
@@ -62,13 +71,26 @@ class PadStore:
         with self._looking() as state:
             return [(key, owner.name, len(owner.pads)) for key, owner in sorted(state.owners.items())]
 
+    def spare(self, count: int) -> int:
+        """How many of the next `count` pads that are reserved will be ones that are there already."""
+        with self._looking() as state:
+            return min(count, len(state.free) + len(state.stale))
+
     def reserve(self, owner: str, name: str, count: int, chunks: int) -> tuple[int, ...]:
-        """Pads for `count` chunks. The first call for a file of `chunks` chunks takes those of its record as well."""
-        with self._changing() as state:
+        """Pads for `count` chunks. The first call for a file of `chunks` chunks takes those of its record as well.
+        They are in the index before the medium hears of them, and free again where it does not give them."""
+        expected = record.expected_pads(name, chunks, self.identity.pad_size)
+        with self._changing(count + expected) as state:
             held = state.owners.get(owner)
-            records = 0 if held and held.records else record.expected_pads(name, chunks, self.identity.pad_size)
+            records = 0 if held and held.records else expected
             pads = state.choose(count + records)
             self._ledger.record(Reserve(owner, name, pads[:count], pads[count:]))
+            wanted, seq = (*pads[:count], *state.owners[owner].records), state.seq
+        try:
+            self.pads.reserve(wanted, seq)
+        except StepFailure:
+            self._give_back(owner, pads[:count])
+            raise
         return pads[:count]
 
     def may_write(self, owner: str, number: int) -> bool:
@@ -106,7 +128,7 @@ class PadStore:
     def release(self, owner: str) -> None:
         """Free what an owner holds. Repeatable."""
         with self._looking() as state:
-            if owner not in state.owners:  # nobody else makes it one: the job is locked
+            if owner not in state.owners and not state.stale:  # nobody else makes it one: the job is locked
                 return
         with self._changing() as state:
             self._release(state, owner)
@@ -123,21 +145,25 @@ class PadStore:
         """Make `draft` what `name` is; its version number and record pads are decided here. Gives back what is there
         where the same session did it before. Raises `SessionLost` where a pad is not the owner's, `Rejected` (reason
         `exists`) where `immutable` forbids it."""
-        with self._changing() as state:
-            old = state.names.get(name)
-            if old and old.owner == draft.owner:
-                self._release(state, owner)
-                return old
-            held = state.owners.get(owner, Owner(name))
-            if any(number not in held.pads for number, _ in draft.pads):
-                raise SessionLost("the index does not know its pads any more")
-            if old and immutable and (old.digest is None or old.digest != draft.digest):
-                raise other_content(name)
-            version = max(time.time_ns(), old.version + 1 if old else 0)
-            done = self._write_record(state, owner, name, draft, version)
-            self._ledger.record(Commit(owner, name, done))
-            self._wipe(state)
-            return done
+        while True:  # once more for every other version of the name that came in between
+            with self._changing(1) as state:
+                if done := self._done(state, owner, name, draft):
+                    return done
+                _check(state, owner, name, draft, immutable=immutable)
+                numbered, parts, new = self._numbered(state, owner, name, draft)
+                seq = state.seq
+            if new:
+                self.pads.reserve(new, seq)
+            self._write_record(numbered, parts)
+            with self._changing() as state:
+                if done := self._done(state, owner, name, draft):
+                    return done
+                _check(state, owner, name, numbered, immutable=immutable)
+                old = state.names.get(name)
+                if old is None or old.version < numbered.version:
+                    self._ledger.record(Commit(owner, name, numbered))
+                    self._wipe(state)
+                    return numbered
 
     def remove(self, names: Sequence[str]) -> list[str]:
         """Remove these names and overwrite their records; gives back those that were there."""
@@ -145,14 +171,14 @@ class PadStore:
             there = [name for name in dict.fromkeys(names) if name in state.names]
             if there:
                 self._ledger.record(Remove(tuple(there)))
-                self._wipe(state)
+            self._wipe(state, all_of_it=True)
             return there
 
     def recover(self) -> int:
         """Make the index again from the pads; gives the number of names found."""
         with self._ledger.transaction():
             self._ledger.start_over()
-            self._wipe(self._ledger.state)
+            self._wipe(self._ledger.state, all_of_it=True)
             return len(self._ledger.state.names)
 
     def close(self) -> None:
@@ -162,43 +188,78 @@ class PadStore:
     def _looking(self) -> Iterator[State]:
         """The state for reading; what a process before us had no time for is finished first."""
         with self._ledger.look() as state:
-            if not state.stale:
+            if self._tidied or not state.stale:
+                self._tidied = True
                 yield state
                 return
         with self._changing() as state:
+            self._wipe(state, all_of_it=True)
+            self._tidied = True
             yield state
 
     @contextmanager
-    def _changing(self) -> Iterator[State]:
-        """A transaction, with no stale pads left by others."""
+    def _changing(self, wanted: int = 0) -> Iterator[State]:
+        """A transaction, in which `wanted` free pads are there if there are any to free."""
         with self._ledger.transaction() as state:
-            self._wipe(state)
+            self._wipe(state, all_of_it=len(state.free) < wanted)
             yield state
 
     def _release(self, state: State, owner: str) -> None:
         if owner in state.owners:
             self._ledger.record(Release(owner))
-            self._wipe(state)
+        self._wipe(state, all_of_it=True)
 
-    def _wipe(self, state: State) -> None:
-        """Free the stale pads. Only under the lock: a pad that is free may be somebody's at once."""
-        if state.stale:
+    def _wipe(self, state: State, *, all_of_it: bool = False) -> None:
+        """Free the stale pads; a few may wait where the medium is slow. What a name or a job gave up must not wait: its
+        record would be found again. Only under the lock: a pad that is free may be somebody's at once."""
+        if len(state.stale) >= (1 if all_of_it else self.pads.wipe_at):
             stale = tuple(state.stale)
-            self.pads.wipe(stale)
+            self.pads.wipe(stale, state.seq)
             self._ledger.record(Wiped(stale))
 
-    def _write_record(self, state: State, owner: str, name: str, draft: Version, version: int) -> Version:
-        """Write the record pads of a version, taking more pads where those of the owner are too few."""
-        numbered = replace(draft, version=version)
+    def _give_back(self, owner: str, numbers: tuple[int, ...]) -> None:
+        with self._changing() as state:
+            held = state.owners.get(owner)
+            if back := tuple(number for number in reversed(numbers) if held and number in held.pads):
+                self._ledger.record(Drop(owner, back))
+
+    def _done(self, state: State, owner: str, name: str, draft: Version) -> Version | None:
+        """The version that this session made of the name before."""
+        old = state.names.get(name)
+        if old is None or old.owner != draft.owner:
+            return None
+        self._release(state, owner)
+        return old
+
+    def _numbered(
+        self, state: State, owner: str, name: str, draft: Version
+    ) -> tuple[Version, list[bytes], tuple[int, ...]]:
+        """The version with its number and record pads, the parts of its record, and the pads that had to be taken since
+        those of the owner were too few."""
+        old = state.names.get(name)
+        numbered = replace(draft, version=max(time.time_ns(), old.version + 1 if old else 0))
         parts = record.encode(name, numbered, self.identity.pad_size)
         held = state.owners.get(owner)
         missing = len(parts) - (len(held.records) if held else 0)
-        if missing > 0:
-            self._ledger.record(Reserve(owner, name, (), state.choose(missing)))
+        new = state.choose(missing) if missing > 0 else ()
+        if new:
+            self._ledger.record(Reserve(owner, name, (), new))
         numbers = tuple(sorted(state.owners[owner].records))[: len(parts)]
-        for index, (number, part) in enumerate(zip(numbers, parts, strict=True)):
-            self.pads.write(number, Stamp(Kind.RECORD, bytes.fromhex(draft.owner), index), Bytes(part))
-        return replace(numbered, record=numbers)
+        return replace(numbered, record=numbers), parts, new
+
+    def _write_record(self, version: Version, parts: Sequence[bytes]) -> None:
+        for index, (number, part) in enumerate(zip(version.record, parts, strict=True)):
+            self.pads.write(number, Stamp(Kind.RECORD, bytes.fromhex(version.owner), index), Bytes(part))
+
+
+def _check(state: State, owner: str, name: str, draft: Version, *, immutable: bool) -> None:
+    """Whether the owner may make this version of the name."""
+    held = state.owners.get(owner, Owner(name))
+    if any(number not in held.pads for number, _ in draft.pads) or not held.records.issuperset(draft.record):
+        raise SessionLost("the index does not know its pads any more")
+    old = state.names.get(name)
+    if old and immutable and (old.digest is None or old.digest != draft.digest):
+        raise other_content(name)
 
 
 def _counter(state: State, name: str, chunk: int, number: int) -> int | None:
@@ -212,7 +273,7 @@ def _counter(state: State, name: str, chunk: int, number: int) -> int | None:
 def _takeable(state: State, name: str, claims: Sequence[Claim]) -> set[int]:
     """The claimed numbers that may be the owner's though the index does not say so: free, or not given out yet, or,
     with the right content, a pad of the version that is being replaced."""
-    end = state.next + recover.GAP
+    end = state.next + GAP
     current = state.names.get(name)
     of_name = {number for number, _ in current.pads} if current else set()
     return {

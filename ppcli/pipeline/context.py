@@ -22,7 +22,7 @@ from ppcli.pipeline.work import FileRun
 from ppcli.retry import Attempt, Retrier, Step
 from ppcli.source import ChunkBody
 from ppcli.steps import Failure
-from ppcli.target import Target
+from ppcli.target import Learner, Target
 
 T = TypeVar("T")
 
@@ -52,6 +52,12 @@ class Context:
         """A step call under the retry policy."""
         entry = run.entry if isinstance(run, FileRun) else run
         return self.retrier.call(step, entry.name, chunk, attempt)
+
+    def learn(self, entry: FileEntry) -> None:
+        """Have the target's limits known."""
+        target = self.target
+        if isinstance(target, Learner):
+            self.retrier.call(Step.FIND, entry.name, None, target.learn)
 
     def body(self, run: FileRun, part: Part) -> ChunkBody:
         """The bytes of a chunk, counted and paced as they go out. A file of one chunk gets its digest on the way."""

@@ -36,6 +36,8 @@ class Feed:
         self._reserve_jobs = reserve_jobs
         self._ahead = max(4, 2 * jobs)
         self._open = 0
+        self._most_open = _OPEN_AT_ONCE
+        self._ended_since = 0
         self._runs: dict[int, FileRun] = {}
         self._unreserved: deque[FileRun] = deque()
         self._ready: deque[SendWork] = deque()
@@ -169,12 +171,25 @@ class Feed:
             self._open -= 1
             self._wanting -= self._opening.pop(index, 0)
             self._runs.pop(index, None)
+            self._make_room()
             if again:
                 self._pending.appendleft(index)
             if self._over():
                 self._wake_all()
             else:
                 self._reservers.wake()
+
+    def crowded(self, index: int) -> bool:
+        """The target takes no more open files than there are: this one waits, as all that follow, until another has
+        ended. False where none is open here, nor about to be, so that none will end."""
+        with self._lock:
+            if self._open == 1:  # the last one never gives way, or all would wait for each other
+                return False
+            self._open -= 1
+            self._wanting -= self._opening.pop(index, 0)
+            self._pending.appendleft(index)
+            self._most_open, self._ended_since = self._open, 0
+            return True
 
     def open_runs(self) -> list[FileRun]:
         """Files that were opened and did not end: after a stop, when all workers have left, they are to be closed."""
@@ -186,6 +201,12 @@ class Feed:
         with self._lock:
             self._stopped = True
             self._wake_all()
+
+    def _make_room(self) -> None:
+        """Where the target was crowded, one file more is tried after as many as were open have ended."""
+        self._ended_since += 1
+        if self._ended_since >= self._most_open < _OPEN_AT_ONCE:
+            self._most_open, self._ended_since = self._most_open + 1, 0
 
     def _over(self) -> bool:
         return self._stopped or not (self._pending or self._open)
@@ -203,7 +224,7 @@ class Feed:
             return False
         if self._unreserved:
             return True
-        room = self._wanting < self._ahead and self._open + self._files_a_batch() <= _OPEN_AT_ONCE
+        room = self._wanting < self._ahead and self._open + self._files_a_batch() <= self._most_open
         return bool(self._pending) and room
 
     def _may_send(self) -> bool:
@@ -212,7 +233,8 @@ class Feed:
 
     def _files_a_batch(self) -> int:
         """Several, as long as that leaves every worker some."""
-        return max(1, min(_FILES_A_BATCH, len(self._pending) // (2 * self._reserve_jobs)))
+        most = min(_FILES_A_BATCH, self._most_open - self._open)
+        return max(1, min(most, len(self._pending) // (2 * self._reserve_jobs)))
 
     def _some_files(self) -> OpenFiles:
         files: list[int] = []

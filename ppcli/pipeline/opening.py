@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ppcli import planner, steps
-from ppcli.errors import SessionLost
+from ppcli.errors import Crowded, SessionLost
 from ppcli.manifest import FileEntry
 from ppcli.model import (
     Chunk,
@@ -32,8 +32,8 @@ from ppcli.source import Digests, Source, settle
 
 @dataclass(slots=True)
 class Opening:
-    """A file on its way to being open. `old` is the session of an earlier run, `sums` what is known of its chunks
-    before they are sent, `intent` the ticket of its intent."""
+    """A file on its way to being open. `old` is the session of an earlier run, `intent` the ticket of its
+    intent."""
 
     index: int
     entry: FileEntry
@@ -42,8 +42,11 @@ class Opening:
     old: Session | None
     plan: FilePlan
     base: Remote | None
-    sums: Digests | None
     intent: Ticket
+
+
+class Postponed(Exception):
+    """The file was given back to the feed: it is opened once another has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,12 @@ class Opener:
         context, entry = self._context, self._context.job.manifest.files[index]
         source = Source(context.path(entry))
         try:
+            context.learn(entry)
             limits = context.target.limits(source.fingerprint.size)
+            base = (
+                context.call(Step.FIND, entry, None, lambda: context.target.find(entry.name)) if limits.adopts else None
+            )
+            limits = context.target.limits(source.fingerprint.size)  # the first call may have told what they are
             changed = not source.fingerprint.same(entry.fingerprint)
             if changed or not planner.fits(entry.size, entry.chunk_size, limits):
                 self._replan(index, entry, source, limits)
@@ -96,24 +104,23 @@ class Opener:
                 if entry.session is None and digesting.there_already(context, index, entry, self._plan(index, entry)):
                     source.close()
                     return None
-            base = (
-                context.call(Step.FIND, entry, None, lambda: context.target.find(entry.name)) if limits.adopts else None
-            )
             old, plan = entry.session, self._plan(index, entry)
-            sums = context.hashes.take_chunks(source.path, source.fingerprint, entry.chunk_size)
             intent = context.recorder.post(steps.Opening(index))
-            return Opening(index, entry, source, limits, old, plan, base, sums, intent)
+            return Opening(index, entry, source, limits, old, plan, base, intent)
         except BaseException:  # also a signal: nothing may stay held or half made
             source.close()
             raise
 
     def open(self, opening: Opening) -> Opened:
-        """Create or reattach the session, and see what is left to do."""
+        """Create or reattach the session, and see what is left to do. Raises `Postponed` where it has to wait for
+        another."""
         try:
             session, survey = self._session(opening)
             self._context.recorder.post(steps.Opened(opening.index, session))
             run = self._run(opening, session)
-            parts, units = self._sort(run, survey, opening.sums)
+            source = opening.source
+            sums = self._context.hashes.take_chunks(source.path, source.fingerprint, opening.entry.chunk_size)
+            parts, units = self._sort(run, survey, sums)
         except BaseException:  # also a signal: nothing may stay held or half made
             opening.source.close()
             raise
@@ -189,9 +196,7 @@ class Opener:
         """A session, and what it holds when it is an old one. A lost one is replaced once, by a recorded reset."""
         context, target = self._context, self._context.target
         try:
-            session = context.call(
-                Step.OPEN, opening.entry, None, lambda: target.open(opening.plan, opening.old, opening.base)
-            )
+            session = self._opened(opening)
             survey = None
             if opening.old is not None or session.taken_over:
                 known = [receipt for chunk in opening.entry.chunks if (receipt := _receipt(chunk)) is not None]
@@ -208,10 +213,22 @@ class Opener:
             context.warn("session_lost", starting_over(opening.entry.name, lost, there))
             context.recorder.post(steps.Reset(opening.index, None, lost.cause, session_lost=True)).wait()
             opening.old, survey = None, None
-            session = context.call(
-                Step.OPEN, opening.entry, None, lambda: target.open(opening.plan, None, opening.base)
-            )
+            session = self._opened(opening)
         return session, survey
+
+    def _opened(self, opening: Opening) -> Session:
+        """Where the target is crowded, a file waits for those that are open here; where none is, it tries again."""
+        context = self._context
+
+        def attempt() -> Session:
+            try:
+                return context.target.open(opening.plan, opening.old, opening.base)
+            except Crowded as crowded:
+                if context.feed.crowded(opening.index):
+                    raise Postponed from crowded
+                raise
+
+        return context.call(Step.OPEN, opening.entry, None, attempt)
 
     def _run(self, opening: Opening, session: Session) -> FileRun:
         return FileRun(

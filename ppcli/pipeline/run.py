@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ppcli import steps
-from ppcli.errors import Damaged, Integrity, Internal, Loss, PpcliError, SessionLost, local_error
+from ppcli.errors import Damaged, Integrity, Internal, Loss, PpcliError, Recut, SessionLost, local_error
 from ppcli.events import Event, Listener, UploadProgress
 from ppcli.halt import Halt, Stopped
 from ppcli.hashing import Hashes
@@ -27,7 +27,7 @@ from ppcli.pipeline.context import Context, failure, retrying
 from ppcli.pipeline.expiry import Forecast, lost_again, starting_over
 from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Meter, Pace, Ramp
-from ppcli.pipeline.opening import Opened, Opener, Opening, Reserved
+from ppcli.pipeline.opening import Opened, Opener, Opening, Postponed, Reserved
 from ppcli.pipeline.recorder import Recorder
 from ppcli.pipeline.sending import Sender
 from ppcli.pipeline.work import Complete, FileRun, Finish, OpenFiles
@@ -175,15 +175,17 @@ class _Pipeline:
                     self._feed.ended(index, again=False)
                 else:
                     openings.append(opening)
-        opened: list[Opened] = []
+        small: list[Opened] = []
         if self._intended(openings):
             for opening in openings:
                 with self._unopened(opening.index):
-                    opened.append(self._opener.open(opening))
+                    opened = self._opener.open(opening)
+                    if self._hand_over(opened):
+                        small.append(opened)
         else:
             for opening in openings:
                 opening.source.close()
-        self._reserve_small([one for one in opened if self._hand_over(one)])
+        self._reserve_small(small)
 
     def _intended(self, openings: Sequence[Opening]) -> bool:
         """Where opening leaves something on the target, wait until the intents are durable. False: the run stops."""
@@ -219,8 +221,11 @@ class _Pipeline:
         """What goes wrong here ends a file that has no run yet (None: only the whole run)."""
         try:
             yield
-        except Stopped:
+        except (Stopped, Postponed):
             pass
+        except Recut:
+            assert index is not None
+            self._feed.ended(index, again=True)
         except Exception as error:  # a worker must not die silently: everything else becomes the run's error
             known = _known(error)
             if index is not None:

@@ -11,6 +11,8 @@ from ppcli.server.bounds import Bounds, EarlyReplies
 from ppcli.server.depot import Depot
 from ppcli.server.gate import Gate
 from ppcli.server.routes_files import files_router
+from ppcli.server.routes_pads import pads_router
+from ppcli.server.routes_storage import storage_router
 from ppcli.server.routes_uploads import uploads_router
 from ppcli.server.routes_users import users_router
 
@@ -20,11 +22,11 @@ def create(depot: Depot) -> FastAPI:
     app = FastAPI(
         title="ppcli serve",
         version=__version__,
-        description="The PutPlace chunked upload API, with what it needs to resume and to read back.",
+        description="The PutPlace chunked upload API and the GraphWiz storage API, with what resuming takes; pads.",
         generate_unique_id_function=_name,
         redirect_slashes=False,  # or a Host header would say where tokens go next
     )
-    for router in (users_router, uploads_router, files_router):
+    for router in (users_router, uploads_router, files_router, storage_router, pads_router):
         app.include_router(router(depot))
     problems.install(app)
     app.add_middleware(Bounds, limits=depot.limits)

@@ -9,13 +9,16 @@ import time
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ppcli.server.assets import FIELDS_MAX, AssetType, longest
 from ppcli.server.gate import OPEN, send_problem
 from ppcli.server.limits import ServerLimits
+from ppcli.server.refusal import STORAGE
 
 LEAST_RATE = 256
 """Bytes per second that a body must bring, counted over `body_timeout` seconds."""
 STRANGERS = 16 << 10
 """Bytes that a body may have which needs no token; parsed JSON takes many times its length."""
+_FORM = 2 * FIELDS_MAX
 _DIGITS = 20
 _TOO_LONG = "The body must not be above {} bytes"
 _DRAIN_BYTES = 16 << 20
@@ -25,7 +28,7 @@ _DRAIN_SECONDS = 5.0
 class Bounds:
     """ASGI middleware, inside of the gate: 413 for a body that is too long, 408 for one that stops coming.
 
-    A chunk may have `chunk_max` bytes, what strangers may send `STRANGERS`, any other body `max_body`.
+    See `longest_body`.
     """
 
     def __init__(self, app: ASGIApp, limits: ServerLimits) -> None:
@@ -36,15 +39,25 @@ class Bounds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most = self._limits.chunk_max if scope["method"] == "PUT" else self._limits.max_body
-        if scope["path"] in OPEN:
-            most = min(most, STRANGERS)
+        most = longest_body(scope["method"], scope["path"], self._limits)
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if length.isdigit() and (len(length) > _DIGITS or int(length) > most):
-            await send_problem(send, 413, _TOO_LONG.format(most))
+            await send_problem(scope, send, 413, _TOO_LONG.format(most))
             return
         bounded = _BoundedBody(receive, most, self._limits.body_timeout)
         await self._app(scope, bounded, send)
+
+
+def longest_body(method: str, path: str, limits: ServerLimits) -> int:
+    """How many bytes a body may have: a chunk `chunk_max`, what strangers may send `STRANGERS`, a form as much as the
+    file or the chunk in it and its fields, any other body `max_body`."""
+    if path in OPEN:
+        return min(limits.max_body, STRANGERS)
+    if path == f"{STORAGE}/upload":
+        return max(longest(asset_type, limits) for asset_type in AssetType) + _FORM
+    if path.startswith(f"{STORAGE}/") and path.endswith("/chunk"):
+        return limits.asset_chunk_max + _FORM
+    return limits.chunk_max if method == "PUT" else limits.max_body
 
 
 class _BoundedBody:

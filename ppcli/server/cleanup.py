@@ -10,8 +10,9 @@ from ppcli.server.content import Files
 from ppcli.server.database import Database
 from ppcli.server.limits import ServerLimits
 from ppcli.server.live import LiveSessions
+from ppcli.server.placing import Placing
 from ppcli.server.sessions import Sessions, load, moved, unfinished
-from ppcli.server.states import RECEIVING, UNFINISHED, SessionState
+from ppcli.server.states import EXPIRING, OPEN, RECEIVING, UNFINISHED, SessionState, sql
 
 REMEMBERED = 7 * 86400.0
 """Seconds for which an ended session is still known, so that its owner is told how it ended."""
@@ -31,6 +32,7 @@ class Cleanup:
         sessions: Sessions,
         completer: Completer,
         live: LiveSessions,
+        placing: Placing,
         limits: ServerLimits,
     ) -> None:
         self._database = database
@@ -38,6 +40,7 @@ class Cleanup:
         self._sessions = sessions
         self._completer = completer
         self._live = live
+        self._placing = placing
         self._limits = limits
 
     def start(self) -> None:
@@ -82,7 +85,7 @@ class Cleanup:
         """End sessions whose time is over, except while a chunk is on its way to one of them."""
         rows = self._database.read(
             lambda c: c.execute(
-                "SELECT id FROM sessions WHERE state IN ('initiated', 'uploading') AND expires_at <= ?", (now,)
+                f"SELECT id FROM sessions WHERE state IN {sql(EXPIRING)} AND expires_at <= ?", (now,)
             ).fetchall()
         )
         for (upload_id,) in rows:
@@ -95,8 +98,8 @@ class Cleanup:
         """Remove content that no entry has named for longer than the grace time. Thread-safe."""
         before = time.time() - self._limits.content_grace
         for (sha256,) in self._database.read(lambda c: c.execute(_ABANDONED, (before,)).fetchall()):
-            with self._completer.placing:
-                gone = self._database.write(
+            with self._placing.removing(sha256) as free:
+                gone = free and self._database.write(
                     lambda c, s=sha256: (
                         c.execute(  # type: ignore[misc]
                             f"DELETE FROM contents WHERE sha256 = ? AND sha256 IN ({_ABANDONED})", (s, before)
@@ -117,10 +120,14 @@ def _expire(connection: sqlite3.Connection, upload_id: str, now: float) -> bool:
 
 
 def _lose(connection: sqlite3.Connection, upload_id: str) -> None:
-    """The one way into a final state that no client takes, so it is not in the table of states."""
-    connection.execute(
-        "UPDATE sessions SET state = ?, ended_at = ? WHERE id = ?", (SessionState.EXPIRED, time.time(), upload_id)
-    )
+    """The one way into a final state that no client takes, so it is not in the table of states; an asset's is there."""
+    session = load(connection, upload_id)
+    if session is not None and session.wanted.asset is not None and session.state in OPEN:
+        moved(connection, upload_id, SessionState.FAILED)
+    else:
+        connection.execute(
+            "UPDATE sessions SET state = ?, ended_at = ? WHERE id = ?", (SessionState.EXPIRED, time.time(), upload_id)
+        )
     connection.execute("DELETE FROM chunks WHERE session = ?", (upload_id,))
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ppcli.server import assets
 from ppcli.server.content import Files
 from ppcli.server.database import Database
 from ppcli.server.entries import Stat, record
 from ppcli.server.live import Live, LiveSessions
+from ppcli.server.placing import Placing
 from ppcli.server.refusal import Refused
-from ppcli.server.sessions import Session, Sessions, moved, unfinished
+from ppcli.server.sessions import Session, Sessions, keep_content, moved, unfinished
 from ppcli.server.states import SessionState
 from ppcli.server.users import User
 
@@ -25,34 +26,35 @@ class Completer:
     `uploading` again.
     """
 
-    def __init__(self, database: Database, files: Files, sessions: Sessions, live: LiveSessions) -> None:
+    def __init__(
+        self, database: Database, files: Files, sessions: Sessions, live: LiveSessions, placing: Placing
+    ) -> None:
         self._database = database
         self._files = files
         self._sessions = sessions
         self._live = live
-        self.placing = threading.Lock()
-        """Held while content gets its first name, and while content without a name is removed."""
+        self._placing = placing
 
     def complete(self, user: User, upload_id: str, etags: Mapping[int, str]) -> Session:
         """Finish an upload; once more is fine. `etags`: what the client believes it sent, may be empty.
 
         Raises `Refused` 400 (chunks are missing or differ, wrong digest), 403, 404, 410, 503.
         """
-        session = self._sessions.get(user, upload_id)
+        session = self._sessions.owned(user, upload_id)
         if session.state is SessionState.COMPLETED:
             return session
         if session.expired:
             raise Refused(410, "Upload session has expired")
         live = self._live.get(upload_id)
         with live.completing:
-            session = self._sessions.get(user, upload_id)
+            session = self._sessions.owned(user, upload_id)
             if session.state is SessionState.COMPLETED:
                 return session
             if session.state is not SessionState.ASSEMBLED:
                 self._compare(upload_id, etags)
                 session = self._database.write(lambda c: _begin(c, upload_id), lazy=True)
-                self._verify(live, session)
-            done = self._place(session)
+                session = self._verify(live, session)
+            done = self.place(session)
         self._live.forget(upload_id)
         return done
 
@@ -60,7 +62,7 @@ class Completer:
         """Go on where a killed server was. To be called before any request is served."""
         for session in self._database.read(unfinished):
             if session.state is SessionState.ASSEMBLED:
-                self._place(session)
+                self.place(session)
             elif session.state is SessionState.COMPLETING:
                 self._back(session)
 
@@ -74,24 +76,29 @@ class Completer:
             if stored[chunk] != etag:
                 raise Refused(400, f"ETag mismatch for chunk {chunk}")
 
-    def _verify(self, live: Live, session: Session) -> None:
-        """Hash what is not hashed yet; a wrong digest leaves the session open, so that chunks can be replaced."""
+    def _verify(self, live: Live, session: Session) -> Session:
+        """Hash what is not hashed yet; a wrong digest leaves the session open, so that chunks can be replaced. Where
+        none was told, the session has it from now on."""
         try:
             if not session.uploaded:  # an empty file without chunks, which nothing has made durable
                 self._files.sync(session.id, name=True)
             digest = live.frontier.finish(session.wanted.file_size)
-            if digest != session.wanted.sha256:
+            if session.wanted.sha256 not in ("", digest):
                 raise Refused(400, f"SHA256 mismatch: expected {session.wanted.sha256}, got {digest}")
-            self._database.write(lambda c: _assembled(c, session))
+            verified = replace(session, wanted=replace(session.wanted, sha256=digest))
+            self._database.write(lambda c: _assembled(c, verified))
+            return verified
         except BaseException:  # also a stop: a session must not stay `completing` for ever
             self._back(session)
             raise
 
     def _back(self, session: Session) -> None:
-        self._database.write(lambda c: moved(c, session.id, SessionState.UPLOADING), lazy=True)
+        open_again = SessionState.UPLOADING if session.wanted.asset is None else SessionState.GATHERED
+        self._database.write(lambda c: moved(c, session.id, open_again), lazy=True)
 
-    def _place(self, session: Session) -> Session:
-        with self.placing:
+    def place(self, session: Session) -> Session:
+        """Give an assembled file its place and its entry. Once more is fine."""
+        with self._placing.adding(session.wanted.sha256):
             self._files.place(session.id, session.wanted.sha256)
             return self._database.write(lambda c: _completed(c, session))
 
@@ -104,12 +111,9 @@ def _begin(connection: sqlite3.Connection, upload_id: str) -> Session:
 
 
 def _assembled(connection: sqlite3.Connection, session: Session) -> None:
-    """The content's row comes before the file gets its name, or a clean-up would take the file for a stray."""
     moved(connection, session.id, SessionState.ASSEMBLED)
-    connection.execute(
-        "INSERT INTO contents (sha256, size) VALUES (?, ?) ON CONFLICT DO UPDATE SET unnamed_since = NULL",
-        (session.wanted.sha256, session.wanted.file_size),
-    )
+    connection.execute("UPDATE sessions SET sha256 = ? WHERE id = ?", (session.wanted.sha256, session.id))
+    keep_content(connection, session.wanted)
 
 
 def _completed(connection: sqlite3.Connection, session: Session) -> Session:
@@ -126,6 +130,8 @@ def _completed(connection: sqlite3.Connection, session: Session) -> Session:
         stat,
         has_content=True,
     )
+    if wanted.asset is not None:
+        assets.record(connection, number, wanted.asset)
     connection.execute("UPDATE sessions SET file_id = ? WHERE id = ?", (number, session.id))
     connection.execute("DELETE FROM chunks WHERE session = ?", (session.id,))
     return replace(session, state=SessionState.COMPLETED, file_id=number)

@@ -2,6 +2,7 @@
 
     partial/<upload id>             chunks at their final offsets
     partial/<upload id>.<n>.spool   a chunk that is on its way twice
+    partial/whole.<n>.spool         a small file that came in one request
     content/<2 hex>/<sha256>        whole and verified; written by rename, never changed
 
 No name here comes from a client: upload ids are the server's, digests are checked.
@@ -9,6 +10,7 @@ No name here comes from a client: upload ids are the server's, digests are check
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -68,6 +70,24 @@ class Files:
         except FileNotFoundError:
             if not content.exists():
                 raise
+        disk.fsync_dir(content.parent)
+
+    def add(self, sha256: str, body: bytes) -> None:
+        """Store content as a whole, durably. What is there already is replaced, as in `place`."""
+        content, spool = self.content(sha256), self.spool("whole")
+        disk.make_dir(content.parent)
+        fd = disk.open_private(spool, os.O_WRONLY | os.O_EXCL)
+        try:
+            try:
+                disk.write_all(fd, body)
+                disk.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(spool, content)
+        except BaseException:  # also a stop: nothing may stay half made
+            with contextlib.suppress(OSError):
+                spool.unlink()
+            raise
         disk.fsync_dir(content.parent)
 
     def remove(self, sha256: str) -> None:

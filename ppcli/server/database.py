@@ -41,7 +41,7 @@ CREATE TABLE sessions (
     id TEXT PRIMARY KEY, user_id INTEGER NOT NULL REFERENCES users, filepath TEXT NOT NULL, hostname TEXT NOT NULL,
     sha256 TEXT NOT NULL, file_size INTEGER NOT NULL, chunk_size INTEGER, total_chunks INTEGER NOT NULL,
     file_mtime REAL NOT NULL, ip_address TEXT NOT NULL, state TEXT NOT NULL, uploaded INTEGER NOT NULL DEFAULT 0,
-    created_at REAL NOT NULL, expires_at REAL NOT NULL, ended_at REAL, file_id INTEGER) WITHOUT ROWID;
+    asset TEXT, created_at REAL NOT NULL, expires_at REAL NOT NULL, ended_at REAL, file_id INTEGER) WITHOUT ROWID;
 CREATE INDEX sessions_by_user ON sessions (user_id, state);
 CREATE INDEX sessions_by_state ON sessions (state, expires_at);
 CREATE TABLE chunks (
@@ -59,6 +59,9 @@ CREATE TABLE entries (
     UNIQUE (user_id, sha256, hostname, filepath));
 CREATE INDEX entries_by_sha256 ON entries (sha256, status);
 CREATE INDEX entries_newest ON entries (user_id, status, changed_at DESC, id DESC);
+CREATE TABLE assets (
+    id TEXT PRIMARY KEY, entry INTEGER NOT NULL UNIQUE REFERENCES entries, about TEXT NOT NULL,
+    asset_type TEXT NOT NULL, created_at REAL NOT NULL) WITHOUT ROWID;
 """
 
 

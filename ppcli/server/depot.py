@@ -11,6 +11,7 @@ from pathlib import Path
 from ppcli import disk
 from ppcli.errors import Busy, local_io
 from ppcli.lock import Lock
+from ppcli.server.assets import Assets, UploadRate
 from ppcli.server.cleanup import Cleanup
 from ppcli.server.completing import Completer
 from ppcli.server.content import Files
@@ -18,9 +19,15 @@ from ppcli.server.database import DATABASE, Database, database_errors
 from ppcli.server.entries import Entries
 from ppcli.server.limits import ServerLimits
 from ppcli.server.live import LiveSessions
+from ppcli.server.pad_files import PadFiles
+from ppcli.server.pad_receiving import PadReceiver
+from ppcli.server.pads import Pads
+from ppcli.server.placing import Placing
 from ppcli.server.receiving import Receiver
 from ppcli.server.sessions import Sessions
+from ppcli.server.single_shot import SingleShot
 from ppcli.server.users import LOGINS, Users
+from ppcli.server.wholes import Wholes
 
 _WORKERS = 16
 """Threads that wait for the disk."""
@@ -45,6 +52,7 @@ class Depot:
         try:
             with local_io(f"use {data}"):
                 self.files = Files(data)
+                pad_files = PadFiles(data)
             self.database = Database(data / DATABASE)
         except BaseException:  # also a signal: a data dir that cannot be used must not stay locked
             self._lock.release()
@@ -60,8 +68,15 @@ class Depot:
         live = LiveSessions(self.files, self._hashers, self.stopped)
         self.live = live
         self.receiver = Receiver(self.database, self.files, self.sessions, live, self.workers, self._takers)
-        self.completer = Completer(self.database, self.files, self.sessions, live)
-        self.cleanup = Cleanup(self.database, self.files, self.sessions, self.completer, live, limits)
+        placing = Placing()
+        self.completer = Completer(self.database, self.files, self.sessions, live, placing)
+        self.wholes = Wholes(self.database, self.files, placing, limits)
+        self.pads = Pads(self.database, pad_files, limits)
+        self.pad_receiver = PadReceiver(pad_files, self.workers, self._takers)
+        self.assets = Assets(self.database)
+        self.upload_rate = UploadRate(limits.uploads_per_hour)
+        self.single_shot = SingleShot(self.files, self.sessions, self.completer, self._takers)
+        self.cleanup = Cleanup(self.database, self.files, self.sessions, self.completer, live, placing, limits)
 
     def start_cleaning(self, failed: Callable[[Exception], None]) -> None:
         """Clean up now, and then again and again until `stopped`. A round that fails is told and tried again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -70,6 +71,11 @@ class Entries:
         """All of the caller's entries with that digest, the oldest first."""
         return self._select("user_id = ? AND sha256 = ? AND status = 'active'", (user.id, sha256), "id", -1, 0)
 
+    def with_digests(self, user: User, digests: Sequence[str]) -> list[Entry]:
+        """The caller's entries with any of these digests, the oldest first."""
+        where = "user_id = ? AND sha256 IN (SELECT value FROM json_each(?)) AND status = 'active'"
+        return self._select(where, (user.id, json.dumps(digests)), "id", -1, 0)
+
     def recent(self, user: User, prefix: str, hostname: str | None, limit: int, skip: int) -> list[Entry]:
         """The caller's entries whose filepath begins with `prefix`, the newest first."""
         where, values = "user_id = ? AND status = 'active'", [user.id]
@@ -110,7 +116,7 @@ class Entries:
 
     def delete(self, user: User, deletions: Sequence[Deletion]) -> list[bool]:
         """Mark entries as deleted; tells for each whether there was one."""
-        return self._database.write(lambda c: [_mark_deleted(c, user, deletion) for deletion in deletions])
+        return self._database.write(lambda c: [mark_deleted(c, user, deletion) for deletion in deletions])
 
     def _get(self, number: int) -> Entry:
         return self._select("id = ?", (number,), "id", 1, 0)[0]
@@ -152,7 +158,8 @@ def record(
     return int(number)
 
 
-def _mark_deleted(connection: sqlite3.Connection, user: User, deletion: Deletion) -> bool:
+def mark_deleted(connection: sqlite3.Connection, user: User, deletion: Deletion) -> bool:
+    """A change for the database; tells whether there was such an entry."""
     changed = connection.execute(
         "UPDATE entries SET status = 'deleted', deleted_at = ?, changed_at = ?"
         " WHERE user_id = ? AND sha256 = ? AND hostname = ? AND filepath = ? AND status = 'active'",

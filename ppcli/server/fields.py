@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import Path
+from fastapi import Path, Query
 from pydantic import AfterValidator, Field, JsonValue
 
 SHA256 = r"^[0-9a-f]{64}$"
@@ -51,6 +51,17 @@ HostName = Annotated[
     Field(min_length=1, max_length=255, description="The host that has the file", json_schema_extra=_SHOWN),
     AfterValidator(_plain),
 ]
+FilePathInQuery = Annotated[
+    str,
+    Query(min_length=1, max_length=4096, description="Name of the file on its host", json_schema_extra=_SHOWN),
+    AfterValidator(_plain),
+]
+HostNameInQuery = Annotated[
+    str,
+    Query(min_length=1, max_length=255, description="The host that has the file", json_schema_extra=_SHOWN),
+    AfterValidator(_plain),
+]
+SecondsInQuery = Annotated[float, Query(allow_inf_nan=False, ge=-1e15, le=1e15, description="UTC seconds")]
 Short = Annotated[str, Field(max_length=255, json_schema_extra=_SHOWN), AfterValidator(_plain)]
 Moment = Annotated[datetime, AfterValidator(_utc)]
 Size = Annotated[int, Field(ge=0, le=LARGEST)]

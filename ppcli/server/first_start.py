@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,19 +22,37 @@ class Made:
     failure: str
 
 
-def make_owner(users: Users, config_dir: Path, origin: str) -> Made | None:
-    """Make the first user with one token, unless there is a user. The token is saved as a login for `origin`."""
+def origins_of(url: str) -> Sequence[Origin]:
+    """What clients of this computer may call a server at `url`: on loopback it has two names."""
+    origin = Origin.parse(url)
+    if not origin.loopback:
+        return (origin,)
+    numbers = "[::1]" if ":" in origin.host else "127.0.0.1"
+    names = dict.fromkeys((origin.netloc, f"{numbers}:{origin.port}", f"localhost:{origin.port}"))
+    return tuple(dict.fromkeys(Origin.parse(f"{origin.scheme}://{name}") for name in names))
+
+
+def make_owner(users: Users, config_dir: Path, url: str) -> Made | None:
+    """Make the first user with one token, unless there is a user. The token is saved as a login for the server's
+    origins."""
     if users.any():
         return None
     token = users.new_token(users.add(OWNER, None))
+    logins = Logins(config_dir)
     try:
-        saved = _save_login(config_dir, origin, token)
+        for origin in origins_of(url):
+            logins.save(origin, token)
     except (PpcliError, OSError) as error:
         return Made(OWNER, token, None, f"The token could not be saved for clients here: {error}")
-    return Made(OWNER, token, saved, "")
+    return Made(OWNER, token, logins.path, "")
 
 
-def _save_login(config_dir: Path, origin: str, token: str) -> Path:
+def follow(users: Users, config_dir: Path, url: str) -> None:
+    """A server that was known here under another port or name is known under this one, too. Only a token that it takes
+    already goes from one origin to another, and only within this computer. Raises PpcliError and OSError."""
     logins = Logins(config_dir)
-    logins.save(Origin.parse(origin), token)
-    return logins.path
+    kept = logins.all()
+    good = [token for origin, token in kept.items() if origin.loopback and users.owner_of(token) is not None]
+    for origin in origins_of(url):
+        if good and origin.loopback and kept.get(origin) not in good:
+            logins.save(origin, good[0])

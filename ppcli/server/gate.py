@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ppcli.server.refusal import problem
 from ppcli.server.users import User, Users
 
 OPEN = frozenset(
@@ -33,11 +34,11 @@ class Gate:
                 user = await self._user(scope)
             except (sqlite3.Error, OSError) as error:
                 logging.getLogger("ppcli.server").error("who is asking: %s", error)
-                await send_problem(send, 503, "The server cannot read its users now", {"retry-after": "5"})
+                await send_problem(scope, send, 503, "The server cannot read its users now", {"retry-after": "5"})
                 return
             if user is None:
                 headers = {"www-authenticate": "Bearer"}
-                await send_problem(send, 401, "Not authenticated: a valid token is needed", headers)
+                await send_problem(scope, send, 401, "Not authenticated: a valid token is needed", headers)
                 return
             scope["user"] = user
         await self._app(scope, receive, send)
@@ -54,9 +55,11 @@ class Gate:
         return user or await asyncio.to_thread(self._users.owner_of, token)
 
 
-async def send_problem(send: Send, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+async def send_problem(
+    scope: Scope, send: Send, status: int, detail: str, headers: dict[str, str] | None = None
+) -> None:
     """Reply from outside the routes, in the same form as theirs."""
-    body = json.dumps({"detail": detail}).encode()
+    body = json.dumps(problem(scope["path"], status, detail)).encode()
     lines = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
     await send(
         {
@@ -68,7 +71,8 @@ async def send_problem(send: Send, status: int, detail: str, headers: dict[str, 
     await send({"type": "http.response.body", "body": body})
 
 
-def _caller(request: Request, _token: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]) -> User:
+async def _caller(request: Request, _token: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]) -> User:
+    """Not a plain function: each of those would run in a thread."""
     user: User = request.scope["user"]
     return user
 

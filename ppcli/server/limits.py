@@ -29,6 +29,13 @@ class ServerLimits:
     body_timeout      seconds in which a body that is being sent must get further, see `bounds`
     quota             bytes that one user may store, unfinished uploads included; None: no bound
     content_grace     seconds for which content that no entry names is kept
+
+    Of GraphWiz sessions and assets:
+
+    asset_chunk_min/max   bytes of a chunk
+    max_model, ...        bytes of one file, by asset type
+    asset_lifetime        seconds without a stored chunk after which an upload is dropped
+    uploads_per_hour      uploads that one user may begin in an hour
     """
 
     max_body: int = 16 << 20
@@ -41,6 +48,14 @@ class ServerLimits:
     body_timeout: float = 30.0
     quota: int | None = None
     content_grace: float = 30 * 86400.0
+    asset_chunk_min: int = 5 << 20
+    asset_chunk_max: int = 20 << 20
+    max_model: int = 100 << 20
+    max_texture: int = 10 << 20
+    max_audio: int = 50 << 20
+    max_video: int = 200 << 20
+    asset_lifetime: float = 86400.0
+    uploads_per_hour: int = 100
 
 
 def load_limits(config_dir: Path) -> ServerLimits:
@@ -67,6 +82,8 @@ def parse_limits(table: Any) -> ServerLimits:
         "cleanup_interval": _seconds,
         "body_timeout": _seconds,
         "content_grace": _maybe_zero,
+        "asset_lifetime": _seconds,
+        "uploads_per_hour": _count,
     }
     known = {field.name for field in fields(ServerLimits)}
     values: dict[str, Any] = {}
@@ -79,8 +96,9 @@ def parse_limits(table: Any) -> ServerLimits:
         except (ValueError, TypeError):
             raise _senseless(f"{key} of [server] cannot be {value!r}") from None
     limits = ServerLimits(**values)
-    if limits.chunk_min > limits.chunk_max:
-        raise _senseless("chunk_min of [server] is above chunk_max")
+    for kind in ("", "asset_"):
+        if getattr(limits, f"{kind}chunk_min") > getattr(limits, f"{kind}chunk_max"):
+            raise _senseless(f"{kind}chunk_min of [server] is above {kind}chunk_max")
     return limits
 
 

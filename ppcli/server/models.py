@@ -11,6 +11,8 @@ from ppcli.server.entries import Entry, Stat
 from ppcli.server.fields import LARGEST, FilePath, HostName, Moment, Seconds, Sha256, Short, Size, rfc3339
 from ppcli.server.states import SessionState
 
+MOST_KNOWN = 1000
+
 
 class Problem(BaseModel):
     """Every reply that is an error. `detail` is a sentence; for fields that do not fit, a list that names them."""
@@ -21,6 +23,17 @@ class Problem(BaseModel):
 class Health(BaseModel):
     status: Literal["ok"] = "ok"
     version: str
+
+
+class LimitsReply(BaseModel):
+    """Ours: what this server accepts, so that a client can plan by it. Sizes are bytes."""
+
+    chunk_min: int
+    chunk_max: int
+    max_file_size: int
+    whole_max: Annotated[int, Field(description="A file of up to so many bytes may be sent in one request")]
+    known_max: Annotated[int, Field(description="Digests that may be asked for at once")]
+    sessions_per_user: int
 
 
 class Login(BaseModel):
@@ -81,6 +94,10 @@ class CompleteReply(BaseModel):
     storage_location: Annotated[str, Field(description="A label below the server's data dir")]
 
 
+def completed(file_id: int | None, sha256: str, size: int) -> CompleteReply:
+    return CompleteReply(file_id=str(file_id), sha256=sha256, file_size=size, storage_location=storage_label(sha256))
+
+
 class AbortReply(BaseModel):
     upload_id: str
     status: Literal["aborted", "expired"]
@@ -109,6 +126,26 @@ class SessionReply(BaseModel):
     received: list[ReceivedChunk]
     next: int | None
     expires_at: datetime
+
+
+class UploadReply(BaseModel):
+    upload_id: str
+    state: SessionState
+    filepath: str
+    hostname: str
+    sha256: str
+    file_size: int
+    total_chunks: int
+    uploaded_chunks: int
+    created_at: datetime
+    expires_at: datetime
+
+
+class UploadsReply(BaseModel):
+    """Ours: the caller's unfinished uploads. `next` is where the next page begins, null on the last one."""
+
+    uploads: list[UploadReply]
+    next: str | None
 
 
 class DeletionRequest(BaseModel):
@@ -201,6 +238,16 @@ class EntryReply(BaseModel):
             "status": entry.status,
             "deleted_at": entry.deleted_at,
         }
+
+
+class KnownRequest(BaseModel):
+    sha256: Annotated[list[Sha256], Field(max_length=MOST_KNOWN)]
+
+
+class KnownReply(BaseModel):
+    """Ours: the caller's entries with any of the digests, not deleted, the oldest first."""
+
+    files: list[EntryReply]
 
 
 class PutFileReply(EntryReply):

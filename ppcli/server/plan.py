@@ -10,7 +10,9 @@ from ppcli.server.refusal import Refused
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What `initiate` asks for. `chunk_size` None: the length of the first chunk that comes tells it."""
+    """What `initiate` asks for. `chunk_size` None: the length of the first chunk that comes tells it. `sha256` empty:
+    nobody knows it before all chunks are there. `asset` is what a GraphWiz client told (`About`),
+    None for others."""
 
     filepath: str
     hostname: str
@@ -20,6 +22,7 @@ class Wanted:
     total_chunks: int
     file_mtime: float = 0.0
     ip_address: str = ""
+    asset: str | None = None
 
 
 def check_plan(wanted: Wanted, limits: ServerLimits) -> None:

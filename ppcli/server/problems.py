@@ -11,11 +11,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ppcli.server.database import error_code
 from ppcli.server.models import Problem
-from ppcli.server.refusal import Refused
+from ppcli.server.refusal import STORAGE, Refused, problem
 
 _MEANING = {
     400: "The request does not fit the session or the body cannot be read",
@@ -24,9 +25,10 @@ _MEANING = {
     404: "Not there",
     405: "Not a method of this path",
     408: "The body came too slowly",
-    409: "The file is completed already",
+    409: "The file is completed already, or the pad's counter is not below this one",
     410: "The session has ended",
     411: "Content-Length is needed",
+    412: "Another index of these pads counts now",
     413: "Too large",
     416: "No such range",
     422: "A field does not fit",
@@ -37,10 +39,10 @@ _MEANING = {
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def problems(*codes: int, open: bool = False) -> dict[int | str, dict[str, Any]]:
+def problems(*codes: int, open: bool = False, model: type[BaseModel] = Problem) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer these codes, besides those that every route may."""
     common = (400, 408, 413, 422) if open else (400, 401, 408, 413, 422)
-    return {code: {"model": Problem, "description": _MEANING[code]} for code in sorted({*common, *codes})}
+    return {code: {"model": model, "description": _MEANING[code]} for code in sorted({*common, *codes})}
 
 
 def install(app: FastAPI) -> None:
@@ -53,28 +55,34 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _bug)
 
 
-def _reply(status: int, detail: Any, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status, headers)
+def _reply(
+    request: Request, status: int, detail: Any, headers: dict[str, str] | None = None, code: str | None = None
+) -> JSONResponse:
+    return JSONResponse(problem(request.scope["path"], status, detail, code), status, headers)
 
 
-def _refused(_request: Request, error: Exception) -> JSONResponse:
+def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refused)
-    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    headers = dict(error.headers)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return _reply(error.status, error.detail, headers)
+    return _reply(request, error.status, error.detail, headers, error.code)
 
 
-def _unfit(_request: Request, error: Exception) -> JSONResponse:
+def _unfit(request: Request, error: Exception) -> JSONResponse:
     """Names the fields, without repeating what was in them."""
     assert isinstance(error, RequestValidationError)
     faults = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()]
-    return _reply(422, faults)
+    if request.scope["path"].startswith(f"{STORAGE}/"):
+        return _reply(request, 400, "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in faults))
+    return _reply(request, 422, faults)
 
 
-def _http(_request: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return _reply(error.status_code, error.detail, dict(error.headers or {}))
+    return _reply(request, error.status_code, error.detail, dict(error.headers or {}))
 
 
 def _failed(request: Request, error: Exception) -> JSONResponse:
@@ -82,13 +90,13 @@ def _failed(request: Request, error: Exception) -> JSONResponse:
     code = error_code(error) if isinstance(error, sqlite3.Error) else None
     logging.getLogger("ppcli.server").error("%s %s: %s", request.method, ascii(request.scope["path"]), error)
     if code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno in _FULL):
-        return _reply(507, "There is no space left on the server")
+        return _reply(request, 507, "There is no space left on the server")
     if isinstance(error, (InterruptedError, sqlite3.ProgrammingError)):
-        return _reply(503, "The server stops, ask again later", {"Retry-After": "5"})
+        return _reply(request, 503, "The server stops, ask again later", {"Retry-After": "5"})
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return _reply(503, "The server waits for its database, ask again", {"Retry-After": "5"})
-    return _reply(500, "The server could not read or write its data")
+        return _reply(request, 503, "The server waits for its database, ask again", {"Retry-After": "5"})
+    return _reply(request, 500, "The server could not read or write its data")
 
 
-def _bug(_request: Request, _error: Exception) -> JSONResponse:
-    return _reply(500, "This is a bug in the server")
+def _bug(request: Request, _error: Exception) -> JSONResponse:
+    return _reply(request, 500, "This is a bug in the server")

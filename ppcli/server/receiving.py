@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ppcli import disk
+from ppcli.server.batches import hand_over
 from ppcli.server.content import Files, read_range
 from ppcli.server.database import Database
 from ppcli.server.live import Live, LiveSessions, Region
@@ -22,9 +23,6 @@ from ppcli.server.refusal import Refused, Unwanted
 from ppcli.server.sessions import Session, Sessions, StoredChunk
 
 T = TypeVar("T")
-
-BATCH = 1 << 20
-"""Bytes that are collected before a thread hashes and writes them. A request holds two batches at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +53,11 @@ class Receiver:
         self._workers = workers
         self._takers = takers
 
-    async def receive(self, session: Session, chunk: int, body: AsyncIterator[bytes]) -> Received:
-        """Store one chunk from `body`, whose length must be exactly right.
+    async def receive(
+        self, session: Session, chunk: int, body: AsyncIterator[bytes], told: Callable[[], str | None] = lambda: None
+    ) -> Received:
+        """Store one chunk from `body`, whose length must be exactly right. `told` gives the SHA-256 (hex) that the
+        client wants it to have, once the body is there.
 
         A chunk that was stored before is replaced when other bytes come for it, and kept when the same come. Raises
         `Refused`, OSError, and whatever `body` raises; the chunk counts only if this returns.
@@ -74,37 +75,21 @@ class Receiver:
                 region.owner = incoming
             try:
                 await self._take(incoming, body)
+                if told() not in (None, incoming.etag):
+                    raise Refused(400, "What arrived has another SHA-256 than was told", code="checksum_mismatch")
                 async with region.finishing:
                     return await self._finish(incoming)
             finally:
                 self._workers.submit(incoming.close)
 
     async def _take(self, incoming: _Incoming, body: AsyncIterator[bytes]) -> None:
-        """Hand the body over in batches; while one is being written the next is collected."""
         await self._run(incoming.open)
-        writing: asyncio.Future[None] | None = None
-        pieces: list[bytes] = []
-        collected = total = 0
-        try:
-            async for piece in body:
-                pieces.append(piece)
-                collected += len(piece)
-                total += len(piece)
-                if total > incoming.size:
-                    raise Unwanted(incoming.chunk, incoming.size, "more")
-                if collected >= BATCH:
-                    if writing is not None:
-                        await writing
-                    writing = self._give(incoming, pieces)
-                    pieces, collected = [], 0
-            if total < incoming.size:
-                raise Unwanted(incoming.chunk, incoming.size, str(total))
-        finally:
-            if writing is not None:
-                await asyncio.wait([writing])  # or its error would be nobody's
-        if writing is not None:
-            await writing
-        await self._give(incoming, pieces)
+        await hand_over(
+            body,
+            incoming.size,
+            lambda pieces: self._give(incoming, pieces),
+            lambda got: Unwanted(incoming.chunk, incoming.size, got),
+        )
 
     async def _finish(self, incoming: _Incoming) -> Received:
         """Make the chunk count. The caller holds `finishing`, so `region.etag` is what the database says."""

@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Request, Response
-from fastapi.responses import StreamingResponse
-from starlette.exceptions import HTTPException
 
+from ppcli.server.bodies import BINARY_BODY, declared_length
 from ppcli.server.depot import Depot
 from ppcli.server.entries import Deletion
-from ppcli.server.fields import LARGEST, Sha256InPath
+from ppcli.server.fields import LARGEST, FilePathInQuery, HostNameInQuery, SecondsInQuery, Sha256InPath
 from ppcli.server.gate import Caller
 from ppcli.server.models import (
+    CompleteReply,
     DeletionReply,
     DeletionRequest,
     DeletionsReply,
     DeletionsRequest,
     EntryReply,
     FileMetadata,
+    KnownReply,
+    KnownRequest,
     PutFileReply,
+    completed,
 )
 from ppcli.server.problems import problems
-from ppcli.server.ranges import Unsatisfiable, parse_range
 from ppcli.server.refusal import Refused
+from ppcli.server.streaming import RANGED, open_file, ranged, whole
 from ppcli.server.users import User
+from ppcli.server.wholes import Whole
 
-_PIECE = 1 << 20
 _MOST = 1000
-_BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_CONTENT = problems(404, 416) | {
-    200: {"content": _BINARY, "description": "All of it"},
-    206: {"content": _BINARY, "description": "The range that was asked for"},
-    304: {"description": "Not modified"},
-}
+_CONTENT = RANGED | {304: {"description": "Not modified"}}
 
 
 def files_router(depot: Depot) -> APIRouter:
@@ -64,6 +60,12 @@ def files_router(depot: Depot) -> APIRouter:
     def clones(sha256: Sha256InPath, user: Caller) -> list[EntryReply]:
         """All of your entries with this digest that are not deleted, the oldest first."""
         return [EntryReply(**EntryReply.fields_of(entry)) for entry in depot.entries.clones(user, sha256)]
+
+    @router.post("/api/files/known", responses=problems())
+    def known(body: KnownRequest, user: Caller) -> KnownReply:
+        """All of your entries with any of these digests: the question of `/api/clones`, for many at once."""
+        entries = depot.entries.with_digests(user, body.sha256)
+        return KnownReply(files=[EntryReply(**EntryReply.fields_of(entry)) for entry in entries])
 
     @router.get("/api/my_files", responses=problems())
     def my_files(
@@ -132,6 +134,28 @@ def _only_entry(depot: Depot, user: User, sha256: str) -> DeletionRequest:
 
 
 def _with_content(router: APIRouter, depot: Depot) -> APIRouter:
+    @router.put("/api/files/{sha256}/content", openapi_extra=BINARY_BODY, responses=problems(411, 507))
+    async def put_content(
+        sha256: Sha256InPath,
+        filepath: FilePathInQuery,
+        hostname: HostNameInQuery,
+        request: Request,
+        user: Caller,
+        file_mtime: SecondsInQuery = 0.0,
+    ) -> CompleteReply:
+        """Send a small file (see `/api/limits`) as a whole: it is stored, entered and durable when the reply comes.
+        Once more is fine."""
+        length = declared_length(request)
+        if length is None:
+            raise Refused(411, "Content-Length is needed")
+        if length > depot.wholes.most:
+            raise Refused(413, f"A file that is sent whole must not be above {depot.wholes.most} bytes")
+        body = await request.body()
+        whole = Whole(sha256, filepath, hostname, file_mtime)
+        store = asyncio.get_running_loop().run_in_executor
+        number = await store(depot.workers, depot.wholes.store, user, whole, body)
+        return completed(number, sha256, len(body))
+
     @router.get("/api/files/{sha256}/content", response_class=Response, responses=_CONTENT)
     async def content(sha256: Sha256InPath, request: Request, user: Caller) -> Response:
         """The bytes of a file that you have stored; one range of them with a Range header."""
@@ -149,40 +173,23 @@ async def _content(depot: Depot, user: User, sha256: str, request: Request) -> R
     size = await asyncio.to_thread(depot.entries.readable, user, sha256)
     if size is None:
         raise Refused(404, f"No content of yours has SHA256 {sha256}")
+    return await send_content(depot, sha256, size, request)
+
+
+async def send_content(
+    depot: Depot,
+    sha256: str,
+    size: int,
+    request: Request,
+    kind: str = "application/octet-stream",
+    more: Mapping[str, str] | None = None,
+) -> Response:
+    """Content of `size` bytes that the caller may read, or the range of it that the request asks for; `more` are
+    headers besides the usual ones."""
     tag = f'"{sha256}"'
-    headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private"}
+    headers = {"ETag": tag, "Cache-Control": "private", "Content-Type": kind, **(more or {})}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    wanted = request.headers.get("range") if request.headers.get("if-range", tag) == tag else None
-    try:
-        span = parse_range(wanted, size)
-    except Unsatisfiable:
-        headers["Content-Range"] = f"bytes */{size}"
-        raise HTTPException(416, f"The content has {size} bytes", headers) from None
-    start, end = span or (0, size)
-    if span is not None:
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    headers["Content-Length"] = str(end - start)
-    status = 200 if span is None else 206
-    kind = "application/octet-stream"
-    if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type=kind)
-    fd = await asyncio.to_thread(_open, depot.files.content(sha256))
-    return StreamingResponse(_pieces(fd, start, end), status, headers, media_type=kind)
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-
-async def _pieces(fd: int, start: int, end: int) -> AsyncIterator[bytes]:
-    """The range, each piece read in a thread. The file may lose its name meanwhile; it stays readable."""
-    try:
-        while start < end:
-            piece = await asyncio.to_thread(os.pread, fd, min(_PIECE, end - start), start)
-            if not piece:
-                raise OSError("stored content is shorter than it was")
-            start += len(piece)
-            yield piece
-    finally:
-        os.close(fd)
+    if request.headers.get("if-range", tag) != tag:
+        return await whole(request, size, headers, lambda: open_file(depot.files.content(sha256)))
+    return await ranged(request, size, headers, lambda: open_file(depot.files.content(sha256)))

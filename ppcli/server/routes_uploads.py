@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
+from ppcli.server.bodies import BINARY_BODY, declared_length
 from ppcli.server.depot import Depot
 from ppcli.server.fields import LARGEST, rfc3339
 from ppcli.server.gate import Caller
@@ -19,23 +20,20 @@ from ppcli.server.models import (
     InitiateRequest,
     ReceivedChunk,
     SessionReply,
-    storage_label,
+    UploadReply,
+    UploadsReply,
+    completed,
 )
 from ppcli.server.plan import Wanted
 from ppcli.server.problems import problems
-from ppcli.server.refusal import Refused, Unwanted
+from ppcli.server.refusal import Unwanted
+from ppcli.server.sessions import Session
 from ppcli.server.states import SessionState
 
 _SHORT_LIST = 1000
 """Chunks up to which `initiate` lists their URLs."""
 _PAGE = 10_000
 UploadId = Annotated[str, Path(max_length=64, description="From the reply to initiate")]
-_CHUNK_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
 
 
 def uploads_router(depot: Depot) -> APIRouter:
@@ -54,7 +52,7 @@ def uploads_router(depot: Depot) -> APIRouter:
 
     @router.put(
         "/{upload_id}/chunk/{chunk_num}",
-        openapi_extra=_CHUNK_BODY,
+        openapi_extra=BINARY_BODY,
         responses=problems(400, 403, 404, 408, 409, 410, 411, 413, 503, 507),
     )
     async def put_chunk(
@@ -71,16 +69,12 @@ def uploads_router(depot: Depot) -> APIRouter:
         loop = asyncio.get_running_loop()
         async with depot.live.get(upload_id).asking:  # impatient clients must not take all threads with one file
             session = await loop.run_in_executor(depot.completions, depot.completer.complete, user, upload_id, etags)
-        return CompleteReply(
-            file_id=str(session.file_id),
-            sha256=session.wanted.sha256,
-            file_size=session.wanted.file_size,
-            storage_location=storage_label(session.wanted.sha256),
-        )
+        return completed(session.file_id, session.wanted.sha256, session.wanted.file_size)
 
     @router.delete("/{upload_id}", responses=problems(403, 404, 409, 503))
     def abort(upload_id: UploadId, user: Caller) -> AbortReply:
         """Give an upload up and drop what it holds. Once more is fine."""
+        depot.sessions.get(user, upload_id)
         session = depot.sessions.abort(user, upload_id)
         depot.live.forget(upload_id)
         over = session.state in (SessionState.ABORTED, SessionState.EXPIRED)
@@ -118,11 +112,38 @@ def uploads_router(depot: Depot) -> APIRouter:
             expires_at=rfc3339(session.expires_at),
         )
 
+    @router.get("", responses=problems())
+    def unfinished(
+        user: Caller,
+        after: Annotated[str, Query(max_length=64, description="`next` of the page before")] = "",
+        limit: Annotated[int, Query(ge=1, le=_PAGE)] = _SHORT_LIST,
+    ) -> UploadsReply:
+        """Your uploads that are neither completed nor given up, in pages."""
+        found = depot.sessions.unfinished(user, after, limit + 1)
+        following = found[limit - 1].id if len(found) > limit else None
+        return UploadsReply(uploads=[_listed(session) for session in found[:limit]], next=following)
+
     return router
 
 
+def _listed(session: Session) -> UploadReply:
+    wanted = session.wanted
+    return UploadReply(
+        upload_id=session.id,
+        state=session.state,
+        filepath=wanted.filepath,
+        hostname=wanted.hostname,
+        sha256=wanted.sha256,
+        file_size=wanted.file_size,
+        total_chunks=wanted.total_chunks,
+        uploaded_chunks=session.uploaded,
+        created_at=rfc3339(session.created_at),
+        expires_at=rfc3339(session.expires_at),
+    )
+
+
 async def _put_chunk(depot: Depot, user: Caller, upload_id: str, chunk: int, request: Request) -> ChunkReply:
-    length = _declared_length(request)
+    length = declared_length(request)
     session = await asyncio.to_thread(depot.sessions.admit, user, upload_id, chunk)
     if session.wanted.chunk_size is None:
         session = await asyncio.to_thread(depot.sessions.learn_chunk_size, session, chunk, length)
@@ -144,12 +165,3 @@ async def _put_chunk(depot: Depot, user: Caller, upload_id: str, chunk: int, req
         total_chunks=after.wanted.total_chunks,
         expires_at=rfc3339(after.expires_at),
     )
-
-
-def _declared_length(request: Request) -> int | None:
-    text = request.headers.get("content-length")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit()):
-        raise Refused(400, "Content-Length is no number")
-    return int(text)

@@ -1,4 +1,4 @@
-"""Logging in, and whether the server is there."""
+"""Logging in, whether the server is there, and what it accepts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from fastapi import APIRouter
 
 from ppcli import __version__
 from ppcli.server.depot import Depot
-from ppcli.server.models import Health, Login, Token
+from ppcli.server.gate import Caller
+from ppcli.server.models import MOST_KNOWN, Health, LimitsReply, Login, Token
 from ppcli.server.problems import problems
 from ppcli.server.refusal import Refused
 from ppcli.server.users import LOGIN_LIFETIME
@@ -45,5 +46,18 @@ def users_router(depot: Depot) -> APIRouter:
     async def health() -> Health:
         """Answers as long as the server runs."""
         return Health(version=__version__)
+
+    @router.get("/api/limits", responses=problems())
+    async def limits(_user: Caller) -> LimitsReply:
+        """What an upload may be."""
+        bounds = depot.limits
+        return LimitsReply(
+            chunk_min=bounds.chunk_min,
+            chunk_max=bounds.chunk_max,
+            max_file_size=bounds.max_file_size,
+            whole_max=depot.wholes.most,
+            known_max=MOST_KNOWN,
+            sessions_per_user=bounds.sessions_per_user,
+        )
 
     return router

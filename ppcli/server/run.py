@@ -22,15 +22,16 @@ import uvicorn
 
 from ppcli import __version__, config, disk
 from ppcli.config import Dirs
-from ppcli.errors import Local, Usage, local_io
+from ppcli.errors import Local, PpcliError, Usage, local_io
 from ppcli.events import Listener, Serving, TokenCreated, WarningRaised
 from ppcli.server.accounts import data_dir
 from ppcli.server.app import create
 from ppcli.server.database import database_errors
 from ppcli.server.depot import Depot
-from ppcli.server.first_start import make_owner
+from ppcli.server.first_start import follow, make_owner
 from ppcli.server.limits import load_limits
 from ppcli.server.protocol import bounded
+from ppcli.server.users import token_id
 
 _LAST_REQUESTS = 5
 """Seconds that requests in flight get after a stop signal."""
@@ -142,13 +143,20 @@ def _bound(request: ServeRequest) -> Iterator[socket.socket]:
 
 
 def _introduce(depot: Depot, dirs: Dirs, url: str, listener: Listener) -> None:
-    """On the first start: a user, and a token that a client here can use at once."""
+    """On the first start: a user, and a token that a client here can use at once. Later, under another URL: that token
+    again."""
     with database_errors(depot.database.path):
         made = make_owner(depot.users, dirs.config, url)
     if made is None:
+        try:
+            follow(depot.users, dirs.config, url)
+        except (PpcliError, OSError) as error:
+            listener.hear(WarningRaised(None, "login_not_saved", f"Clients here may have no token for {url}: {error}"))
         return
     listener.hear(
-        TokenCreated(user=made.email, token=made.token, saved=None if made.saved is None else str(made.saved))
+        TokenCreated(
+            made.email, made.token, saved=None if made.saved is None else str(made.saved), id=token_id(made.token)
+        )
     )
     if made.failure:
         listener.hear(WarningRaised(None, "login_not_saved", made.failure))

@@ -27,6 +27,8 @@ LOGINS = 2
 """Passwords that are hashed at the same time."""
 _TRUSTED = 10.0
 """Seconds that a token is believed without asking the database again."""
+_ID_LENGTH = 16
+_ID = f"lower(substr(hex(hash), 1, {_ID_LENGTH}))"
 _REMEMBERED = 4096
 _CACHED = 1024
 
@@ -35,6 +37,16 @@ _CACHED = 1024
 class User:
     id: int
     email: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a token: never the token itself. Times are UTC seconds; `expires_at` None: it does not end."""
+
+    id: str
+    email: str
+    created_at: float
+    expires_at: float | None
 
 
 class Users:
@@ -79,6 +91,21 @@ class Users:
         row = (_digest(token), user.id, now, None if lifetime is None else now + lifetime)
         self._database.write(lambda c: c.execute("INSERT INTO tokens VALUES (?, ?, ?, ?)", row))
         return token
+
+    def tokens(self) -> list[Token]:
+        """All that are good now, the oldest first."""
+        rows = self._database.read(
+            lambda c: c.execute(
+                f"SELECT {_ID}, email, tokens.created_at, expires_at FROM tokens JOIN users ON users.id = user_id"
+                " WHERE expires_at IS NULL OR expires_at > ? ORDER BY tokens.created_at",
+                (time.time(),),
+            ).fetchall()
+        )
+        return [Token(*row) for row in rows]
+
+    def revoke(self, token: str) -> None:
+        """End the token with this id. A server that runs may still take it for a few seconds."""
+        self._database.write(lambda c: c.execute(f"DELETE FROM tokens WHERE {_ID} = ?", (token,)))
 
     def known(self, token: str) -> User | None:
         """The user of a token, if that was looked up a moment ago. Never blocks."""
@@ -152,6 +179,11 @@ class Users:
         with self._hashing:
             made = hashlib.scrypt(password.encode(), salt=bytes.fromhex(salt), n=int(n), r=int(r), p=int(p))
         return hmac.compare_digest(made, bytes.fromhex(key))
+
+
+def token_id(token: str) -> str:
+    """What a token is called in lists: the start of its hash, which opens nothing."""
+    return _digest(token).hex()[:_ID_LENGTH]
 
 
 def _renounce(connection: sqlite3.Connection, email: str) -> None:

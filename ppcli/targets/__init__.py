@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 SCHEMES: Mapping[str, str] = {
     "pads": "ppcli.targets.pads",
+    "pads+http": "ppcli.targets.pads_http",
+    "pads+https": "ppcli.targets.pads_http",
     "file": "ppcli.targets.file",
     "http": "ppcli.targets.putplace",
     "https": "ppcli.targets.putplace",
     "putplace+http": "ppcli.targets.putplace",
     "putplace+https": "ppcli.targets.putplace",
+    "graphwiz+http": "ppcli.targets.graphwiz",
+    "graphwiz+https": "ppcli.targets.graphwiz",
     "rufh+http": "ppcli.targets.rufh",
     "rufh+https": "ppcli.targets.rufh",
     "s3": "ppcli.targets.s3",

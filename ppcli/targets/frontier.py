@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from ppcli.errors import Further, Loss, SessionLost, SourceError, Transient
+from ppcli.errors import Further, Loss, SessionLost, Transient, source_changed
 from ppcli.model import Evidence, FilePlan, Part, Receipt, Slot
 from ppcli.target import Body, ChunkBytes
 
@@ -99,9 +99,5 @@ def proved(file: FilePlan, part: Part, slot: Slot, body: Body, evidence: Evidenc
     """The receipt of a chunk that is there. Raises `SourceError` where its bytes are not those of the checksum that was
     recorded before they went."""
     if part.checksum not in (None, body.checksum):
-        raise SourceError(
-            f"{file.name} changed while it was sent.",
-            hint="Run the same command again once nothing writes to it.",
-            reason="changed",
-        )
+        raise source_changed(f"{file.name} changed while it was sent")
     return Receipt(part.index, part.size, slot, body.checksum, None, evidence)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,10 @@ from urllib.parse import quote, quote_from_bytes, unquote, unquote_to_bytes
 
 from ppcli.errors import Damaged, Internal, NotFound, SessionLost, Temporary, Usage
 from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
-from ppcli.pads import identity, opening, proof, reading
+from ppcli.pads import identity, medium, proof, reading
 from ppcli.pads.header import Kind, Stamp
 from ppcli.pads.index import Version
+from ppcli.pads.opening import Directory, Site
 from ppcli.pads.proof import Proof
 from ppcli.pads.store import Claim, PadStore
 from ppcli.target import Body
@@ -28,27 +28,25 @@ def connect(url: str, settings: Settings) -> PadTarget:
     if mark:
         raise Usage(f"{url!r} is a location, not a target.", hint="Name the file with --name.")
     if rest in ("", "//"):
-        return PadTarget("pads:", settings.data_dir / "pads", settings)
+        root = settings.data_dir / "pads"
+        return PadTarget("pads:", Directory(root, settings.config_dir, mounted=False), settings.chunk_size)
     if not rest.startswith("///"):
         raise Usage(f"{url!r} is no pad store.", hint="Use pads: or pads:///absolute/directory.")
     path = os.path.normpath(os.fsdecode(unquote_to_bytes(rest[2:])))
-    return PadTarget(f"pads://{quote_from_bytes(os.fsencode(path))}", Path(path), settings)
+    site = Directory(Path(path), settings.config_dir, mounted=True)
+    return PadTarget(f"pads://{quote_from_bytes(os.fsencode(path))}", site, settings.chunk_size)
 
 
 class PadTarget:
-    """A `Target` and a `Store`. The store is made by the first `open`, in a directory whose parent exists."""
+    """A `Target` and a `Store`. The store is made by the first `open`. `chunk_size` is the one asked for (bytes)."""
 
-    def __init__(self, url: str, root: Path, settings: Settings) -> None:
+    def __init__(self, url: str, site: Site, chunk_size: int | None) -> None:
         self.url = url
-        self._root = root
-        self._settings = settings
-        self._explicit = url != "pads:"
-        self._opened: PadStore | None = None
-        self._opening = threading.Lock()
+        self._site = site
+        self._chunk_size = chunk_size
 
     def limits(self, size: int) -> Limits:
-        store = self._look()
-        pad_size = identity.choose_pad_size(store.identity if store else None, self._settings.chunk_size)
+        pad_size = identity.choose_pad_size(self._site.pad_size, self._chunk_size)
         return Limits(pad_size, pad_size, chunk_default=pad_size, adopts=True, open_leaves_trace=False)
 
     def find(self, name: str, digest: str | None = None) -> Remote | None:
@@ -63,23 +61,24 @@ class PadTarget:
         return reading.digest(store, version)
 
     def open(self, file: FilePlan, old: Session | None, base: Remote | None) -> Session:
-        store = self._look()
+        store = self._site.look()
         if old:
             if store is None or store.identity.id != old.detail.get("store"):
                 raise SessionLost("the pad store is another one now" if store else "the pad store is gone")
             return old
         if store is None:
-            opening.create(self._root, self._settings.config_dir, file.chunk_size)
-            store = self._look()
+            self._site.create(file.chunk_size)
+            store = self._site.look()
             assert store is not None
-        identity.choose_pad_size(store.identity, file.chunk_size)
+        identity.choose_pad_size(store.identity.pad_size, file.chunk_size)
         store.release(_owner(file))
         return Session(secrets.token_hex(16), detail={"store": store.identity.id})
 
     def survey(self, session: Session, file: FilePlan, known: Sequence[Receipt]) -> Survey:
         store = self._of(session)
+        heads = store.pads.heads([int(receipt.slot) for receipt in known])
         claims = [
-            Claim(number, proof.judge(store.pads.head(number), session.id, receipt))
+            Claim(number, proof.judge(heads.get(number), session.id, receipt))
             for number, receipt in ((int(receipt.slot), receipt) for receipt in known)
         ]
         held = store.settle(_owner(file), file.name, claims)
@@ -98,7 +97,7 @@ class PadTarget:
         if part.checksum is None or number in store.rotten:
             return None
         counter = store.adoptable(_owner(file), file.name, part.index, number)
-        head = store.pads.head(number) if counter is not None else None
+        head = medium.head(store.pads, number) if counter is not None else None
         if head is None or head.counter != counter or not head.holds(part.index, part.size, part.checksum):
             return None
         return Receipt(part.index, part.size, number, part.checksum, str(counter), Evidence.CONTENT)
@@ -112,11 +111,11 @@ class PadTarget:
         return Receipt(part.index, head.length, number, head.digest.hex(), str(head.counter))
 
     def confirm(self, session: Session, file: FilePlan, receipt: Receipt) -> Receipt:
-        pads, number = self._of(session).pads, int(receipt.slot)
-        head = pads.head(number)
+        number = int(receipt.slot)
+        head, checksum = self._of(session).pads.read_back(number, receipt.size)
         if head is None or not proof.matches(head, session.id, receipt):
             raise Damaged(f"pad {number} does not say that it holds chunk {receipt.index}")
-        if pads.checksum(number, receipt.size) != receipt.checksum:
+        if checksum != receipt.checksum:
             raise Damaged(f"pad {number} holds other bytes than were sent")
         return replace(receipt, etag=str(head.counter), evidence=Evidence.CONTENT)
 
@@ -143,9 +142,7 @@ class PadTarget:
             store.release(_owner(file))
 
     def close(self) -> None:
-        if self._opened:
-            self._opened.close()
-            self._opened = None
+        self._site.close()
 
     def list(self, prefix: str) -> Iterator[Remote]:
         store = self._store()
@@ -174,34 +171,18 @@ class PadTarget:
         return unquote(name) if mark and place == self.url else None
 
     def notices(self) -> Sequence[Notice]:
-        damaged = self._opened.set_aside if self._opened else []
-        said = "The pad index was damaged and has been rebuilt; the old file was kept as"
-        return [Notice("index_damaged", f"{said} {path}.") for path in damaged]
+        return self._site.notices()
 
     def recover(self) -> int:
         """Make the index again from the pads and the user key; gives the number of names found. Raises `NotFound` where
         there is no store."""
         store = self._store()
         if store is None:
-            raise NotFound(f"There is no pad store in {self._root}.", hint="Check the target, or mount its disk.")
+            raise NotFound(f"There is no pad store at {self.url}.", hint="Check the target, or mount its disk.")
         return store.recover()
 
-    def _look(self) -> PadStore | None:
-        """The store as it is on disk now; None where there is none yet."""
-        with self._opening:
-            if self._explicit:
-                opening.require_parent(self._root)
-            config_dir = self._settings.config_dir
-            found = opening.find(self._root, config_dir)
-            if self._opened and self._opened.identity != found:
-                self._opened.close()
-                self._opened = None
-            if found and not self._opened:
-                self._opened = opening.open_store(self._root, found, config_dir)
-            return self._opened
-
     def _store(self) -> PadStore | None:
-        return self._opened or self._look()
+        return self._site.opened or self._site.look()
 
     def _of(self, session: Session) -> PadStore:
         store = self._store()
@@ -226,8 +207,9 @@ class PadTarget:
         ordered = sorted(receipts, key=lambda receipt: receipt.index)
         if [receipt.index for receipt in ordered] != list(range(file.chunks)):
             raise Internal(f"{file.name} is to be completed without all of its chunks.")
+        heads = store.pads.heads([int(receipt.slot) for receipt in ordered])
         for receipt in ordered:
-            head = store.pads.head(int(receipt.slot))
+            head = heads.get(int(receipt.slot))
             if head is None or str(head.counter) != receipt.etag:
                 raise SessionLost(f"pad {receipt.slot} was written by somebody else")
         return tuple((int(receipt.slot), int(receipt.etag or 0)) for receipt in ordered)

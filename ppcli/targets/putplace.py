@@ -6,27 +6,31 @@ The protocol is that of the seed document 004 and of putplace-server 0.9 to 0.11
   a chunk that is there is answered with the etag of what is stored, its SHA-256. Our own server can be asked.
 - A stored chunk is never replaced. A chunk with a wrong etag is sent once more; if it stays, the session is lost.
 - `complete` works once. After a doubt, the server's list of files with this digest tells.
+- Our own server says what it takes, is asked for many digests at once, and takes a small file in one request.
 - The digest of the whole file is part of the request that opens a session: other content needs another session.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import unquote, urlencode
 
-from ppcli.errors import Damaged, Doubt, Loss, Rejected, SessionLost, SourceError, Transient, Usage, other_content
+from ppcli.errors import Damaged, Doubt, Loss, Rejected, SessionLost, Transient, Usage, other_content, source_changed
 from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
-from ppcli.origin import Origin
 from ppcli.target import Body
 from ppcli.targets import Settings
 from ppcli.targets.putplace_api import Api, Entry
+from ppcli.targets.putplace_body import Hashed
 from ppcli.targets.putplace_entries import Entries
+from ppcli.targets.putplace_own import NO_OFFER, Offer, OwnApi
 from ppcli.targets.putplace_removed import Removed
+from ppcli.targets.server_url import ServerPlace
+from ppcli.targets.together import Together
 from ppcli.transport import Transport
 
 _LIMITS = Limits(
@@ -39,46 +43,58 @@ _LIMITS = Limits(
     remote=True,
 )
 _HOSTNAME, _SHA256 = "hostname", "sha256"
+_WHOLE = "whole"
+"""The id of a session that is a single request, which only our own server takes."""
 _CHUNKS_GONE = re.compile(r"\[Errno 2\]|Chunk file \d+ missing")
 """What putplace-server says to a second `complete` (with status 500)."""
 
 
 def connect(url: str, settings: Settings) -> PutPlaceTarget:
     """Nothing is asked yet. Raises `Usage` where it is no such URL."""
-    canonical, origin, prefix, hostname = _parse(url)
-    hostname = hostname or socket.gethostname()
-    removed = Removed(settings.data_dir, f"{origin}{prefix}?{urlencode({_HOSTNAME: hostname})}")
-    return PutPlaceTarget(canonical, settings.http(str(origin)), prefix, hostname, removed)
+    place = _parse(url)
+    hostname = place.options.get(_HOSTNAME) or socket.gethostname()
+    removed = Removed(settings.data_dir, f"{place.origin}{place.prefix}?{urlencode({_HOSTNAME: hostname})}")
+    return PutPlaceTarget(place, settings.http(str(place.origin)), hostname, removed)
 
 
-def _parse(url: str) -> tuple[str, Origin, str, str | None]:
-    """The one form of a URL, its origin, its path without a slash at the end, and the hostname where it has one."""
-    try:
-        parts, origin = urlsplit(url), Origin.parse(url)
-    except ValueError as error:
-        raise Usage(f"{url!r} is no PutPlace server: {error}.", hint="Write it like https://host.") from error
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    hostname = query.pop(_HOSTNAME, None)
-    if query or parts.username is not None or hostname == "":
-        raise Usage(f"{url!r} has more than a host, a path and hostname=NAME.", hint="Write it like https://host.")
-    prefix = quote(unquote(parts.path), safe="/").rstrip("/")
-    wanted = f"?{urlencode({_HOSTNAME: hostname})}" if hostname else ""
-    return f"{parts.scheme.lower()}://{origin.netloc}{prefix}{wanted}", origin, prefix, hostname
+def _parse(url: str) -> ServerPlace:
+    return ServerPlace.parse(url, "PutPlace", "https://host", [_HOSTNAME])
 
 
 class PutPlaceTarget:
     """A `Target`, a `Store`, a `Linker`, with `Accounts`. A file's name is its filepath there, beside a hostname."""
 
-    def __init__(self, url: str, transport: Transport, prefix: str, hostname: str, removed: Removed) -> None:
-        self.url = url
+    def __init__(self, place: ServerPlace, transport: Transport, hostname: str, removed: Removed) -> None:
+        self.url = place.url
+        self._place = place
         self._transport = transport
-        self._api = Api(transport, prefix)
+        self._api = Api(transport, place.prefix)
+        self._own = OwnApi(transport, place.prefix)
         self._hostname = hostname
-        self._entries = Entries(self._api, hostname, removed)
+        self._entries = Entries(self._api, hostname, removed, self._known)
+        self._asking = threading.Lock()
+        self._offer: Offer | None = None
+        self._together: Together[list[Entry]] | None = None
         self._storage: str | None = None
 
     def limits(self, size: int) -> Limits:
-        return _LIMITS
+        """What is known of the server by now, see `learn`."""
+        offer = self._offer or NO_OFFER
+        if offer.max_file_size is not None and size > offer.max_file_size:
+            raise Rejected(
+                f"The file is too large for {self.url}: {size} bytes, at most {offer.max_file_size}.",
+                hint="Split it, or choose another target.",
+                reason="too_large",
+            )
+        return replace(
+            _LIMITS,
+            chunk_min=offer.chunk_min,
+            chunk_max=offer.chunk_max,
+            chunk_default=min(max(_LIMITS.chunk_default, offer.chunk_min), offer.chunk_max),
+        )
+
+    def learn(self) -> None:
+        self._offered()
 
     def find(self, name: str, digest: str | None = None) -> Remote | None:
         found = self._entries.newest(name) if digest is None else self._entries.find(name, self._hostname, digest)
@@ -100,18 +116,27 @@ class PutPlaceTarget:
 
     def open(self, file: FilePlan, old: Session | None, base: Remote | None) -> Session:
         assert file.digest is not None
+        whole = file.chunks == 1 and file.size <= self._offered().whole_max
         if old is not None:
             if old.detail.get(_SHA256) != file.digest:
                 raise SessionLost("its content is another now")
+            if old.id == _WHOLE and not whole:
+                raise SessionLost("the server wants it in chunks now")
             return old
-        begun = self._api.initiate(file, self._hostname)
         detail = {_HOSTNAME: self._hostname, _SHA256: file.digest}
+        if whole:
+            return Session(_WHOLE, detail=detail)
+        begun = self._api.initiate(file, self._hostname)
         return Session(begun.id, begun.expires_at, detail, begun.slides)
 
     def survey(self, session: Session, file: FilePlan, known: Sequence[Receipt]) -> Survey:
         """What our own server says. Another one cannot be asked: then an expired session is good for nothing but to be
         completed."""
-        told = self._api.standing(session.id, file.chunks) if session.slides else None
+        if session.id == _WHOLE:
+            sent = [receipt for receipt in known if receipt.etag is not None]
+            there = self._finished(file, session.detail[_HOSTNAME]) if sent else None
+            return Survey({receipt.index: receipt for receipt in sent if there}, authoritative=True)
+        told = self._own.standing(session.id, file.chunks) if session.slides else None
         if told is None:
             confirmed = sum(receipt.evidence is not None for receipt in known)
             if session.expires_at is not None and session.expires_at < time.time() and confirmed < file.chunks:
@@ -132,17 +157,15 @@ class PutPlaceTarget:
         return None
 
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
+        if session.id == _WHOLE:
+            return self._upload_whole(session, file, part, slot, body)
         if part.sha256 and part.checksum:
             stored = self._api.put(session.id, part.index, body)
             wanted, checksum = part.sha256, part.checksum
             if stored.etag != wanted and body.checksum != checksum:
-                raise SourceError(
-                    f"{file.name} changed after its digest was computed.",
-                    hint="Run the same command again once nothing writes to it.",
-                    reason="changed",
-                )
+                raise source_changed(f"{file.name} changed after its digest was computed")
         else:
-            hashed = _Hashed(body)
+            hashed = Hashed(body)
             stored = self._api.put(session.id, part.index, hashed)
             wanted, checksum = hashed.sha256, body.checksum
         if stored.etag != wanted:
@@ -151,6 +174,20 @@ class PutPlaceTarget:
                 raise SessionLost(f"{what}, and a stored chunk is never replaced", Loss.POISONED)
             raise Damaged(what)
         return Receipt(part.index, part.size, slot, checksum, stored.etag, Evidence.CONTENT)
+
+    def _upload_whole(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
+        """One request, after which the file is there; sent again, it does no harm."""
+        assert file.digest is not None
+        if file.immutable:
+            self._refuse_to_replace(file)
+        hashed = Hashed(body)
+        stored = self._own.put_whole(file, session.detail[_HOSTNAME], hashed)
+        if f"sha256:{hashed.sha256}" != file.digest:
+            raise source_changed(f"{file.name} changed after its digest was computed")
+        if not stored:
+            raise Damaged("the server got other bytes than were sent")
+        self._entries.changed(file.digest)
+        return Receipt(part.index, part.size, slot, body.checksum, hashed.sha256, Evidence.CONTENT)
 
     def confirm(self, session: Session, file: FilePlan, receipt: Receipt) -> Receipt:
         """The etag of an accepted chunk was compared when it was sent."""
@@ -161,6 +198,8 @@ class PutPlaceTarget:
     def complete(self, session: Session, file: FilePlan, receipts: Sequence[Receipt], *, doubtful: bool) -> Remote:
         assert file.digest is not None
         hostname = session.detail.get(_HOSTNAME, self._hostname)
+        if session.id == _WHOLE:
+            return self._stored(file)
         if doubtful and (there := self._finished(file, hostname)):
             return there
         if file.immutable:
@@ -177,7 +216,7 @@ class PutPlaceTarget:
         if said not in (None, file.digest.removeprefix("sha256:")):
             raise SessionLost("the server finished it as other content", Loss.POISONED)
         self._storage = self._storage or str(record.get("storage_location") or "")
-        return Remote(file.name, self._location(file.name), file.size, file.digest, file.modified)
+        return self._stored(file)
 
     def _refuse_to_replace(self, file: FilePlan) -> None:
         """The server knows no condition for it, so another client may still come between."""
@@ -187,7 +226,7 @@ class PutPlaceTarget:
 
     def abort(self, session: Session | None, file: FilePlan, slots: Sequence[Slot] = ()) -> None:
         """A session whose reply was lost has no id that we know; it ends by itself within the hour."""
-        if session is not None:
+        if session is not None and session.id != _WHOLE:
             self._api.abort(session.id)
 
     def notices(self) -> Sequence[Notice]:
@@ -204,7 +243,7 @@ class PutPlaceTarget:
 
     def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
         assert remote.digest is not None
-        with self._transport.stream(self._api.content(remote.digest, offset)) as stream:
+        with self._transport.stream(self._own.content(remote.digest, offset)) as stream:
             if stream.status in (404, 405):
                 raise Rejected(
                     f"{self.url} does not give content back: this server can only take files.",
@@ -222,20 +261,31 @@ class PutPlaceTarget:
         return self._entries.remove(names)
 
     def incomplete(self) -> Iterator[Incomplete]:
-        raise _unsupported("does not list unfinished uploads")
+        """Uploads of this hostname. Which job one belongs to is for the jobs to say."""
+        uploads = self._own.unfinished()
+        if uploads is None:
+            raise Rejected(
+                "A putplace-server does not list unfinished uploads; it drops them within the hour.",
+                hint="'ppcli status' lists your jobs, and 'ppcli cancel JOB' frees what one of them holds.",
+                reason="unsupported",
+            )
+        return (Incomplete(u.id, u.name, None, u.size, u.begun) for u in uploads if u.hostname == self._hostname)
 
     def discard(self, upload: Incomplete) -> None:
-        raise _unsupported("does not list unfinished uploads")
+        self._api.abort(upload.id)
 
     def locate(self, location: str) -> str | None:
         place, mark, name = location.partition("#")
         try:
-            return unquote(name) if mark and _parse(place)[0] == self.url else None
+            return unquote(name) if mark and _parse(place).url == self.url else None
         except Usage:
             return None
 
     def login(self, email: str, password: str) -> str:
         return self._api.login(email, password)
+
+    def accepts(self, token: str) -> bool:
+        return self._api.accepts(token)
 
     def _finished(self, file: FilePlan, hostname: str) -> Remote | None:
         """The file, when the server has it by now."""
@@ -244,41 +294,23 @@ class PutPlaceTarget:
         found = self._entries.find(file.name, hostname, file.digest)
         return self._remote(found) if found else None
 
+    def _offered(self) -> Offer:
+        """Asked once; of several threads that need it, one asks."""
+        if self._offer is None:
+            with self._asking:
+                if self._offer is None:
+                    offer = self._own.offer()
+                    self._together = Together(self._own.known, offer.known_max) if offer.known_max else None
+                    self._offer = offer
+        return self._offer
+
+    def _known(self, digest: str) -> Sequence[Entry]:
+        """What the server has of this digest."""
+        self._offered()
+        return self._together.get(digest) if self._together else self._api.with_content(digest)
+
+    def _stored(self, file: FilePlan) -> Remote:
+        return Remote(file.name, self._place.location(file.name), file.size, file.digest, file.modified)
+
     def _remote(self, entry: Entry) -> Remote:
-        return Remote(entry.name, self._location(entry.name), entry.size, entry.digest, entry.modified)
-
-    def _location(self, name: str) -> str:
-        return f"{self.url}#{quote(name, safe='/')}"
-
-
-class _Hashed:
-    """A body whose SHA-256 is computed on its way."""
-
-    def __init__(self, body: Body) -> None:
-        self._body = body
-        self._sha = hashlib.sha256()
-
-    @property
-    def size(self) -> int:
-        return self._body.size
-
-    @property
-    def checksum(self) -> str:
-        return self._body.checksum
-
-    @property
-    def sha256(self) -> str:
-        return self._sha.hexdigest()
-
-    def quiet(self) -> Iterator[memoryview]:
-        return self._body.quiet()
-
-    def __iter__(self) -> Iterator[memoryview]:
-        sha = self._sha = hashlib.sha256()
-        for piece in self._body:
-            sha.update(piece)
-            yield piece
-
-
-def _unsupported(what: str) -> Rejected:
-    return Rejected(f"A PutPlace server {what}.", hint="'ppcli status' lists yours.", reason="unsupported")
+        return Remote(entry.name, self._place.location(entry.name), entry.size, entry.digest, entry.modified)

@@ -4,28 +4,26 @@ and what the replies mean. Nothing is decided here. A reply that makes no sense 
 
 from __future__ import annotations
 
-import contextlib
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ppcli.errors import Credentials, Doubt, Loss, SessionLost, Transient
+from ppcli.errors import Credentials, Crowded, Doubt, Loss, SessionLost, Transient
 from ppcli.model import FilePlan, Receipt
 from ppcli.target import Body
+from ppcli.targets.json_replies import by_our_clock, number, record_of, sane, text, when
 from ppcli.transport import Reply, Request, Transport
-from ppcli.transport.refusals import own_words
+from ppcli.transport.refusals import own_words, refusal, retry_after
 
 _PAGE = 500
-_NOT_OURS = frozenset({403, 404, 409, 410})
+NOT_OURS = frozenset({403, 404, 409, 410})
 """What a server answers about a session that cannot be used (any more), or not by this account."""
-_LATEST = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
 _ASSEMBLY_RATE = 50e6
 """Bytes per second at which a server is trusted to put a file together before it answers."""
+_CROWDED = "Too many unfinished uploads"
 _COUNT = re.compile(r"Not all chunks uploaded: (\d+)/(\d+)")
 
 
@@ -44,15 +42,6 @@ class Stored:
 
     etag: str
     received: int
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A session as our own server sees it: `etags` are the SHA-256 of the chunks that are there."""
-
-    finished: bool
-    etags: Mapping[int, str]
-    expires_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,53 +71,36 @@ class Api:
         asked = {
             "filepath": file.name,
             "hostname": hostname,
-            "sha256": _hex(file.digest),
+            "sha256": hex_of(file.digest),
             "file_size": file.size,
             "chunk_size": file.chunk_size,
             "total_chunks": file.chunks,
         }
-        reply = self._send(Request.json("POST", self._path("/api/uploads/initiate"), asked))
-        record = _record(reply)
-        return Begun(_text(record, "upload_id"), _by_our_clock(record, reply), record.get("expiry") == "idle")
+        reply = self._send(Request.json("POST", self._path("/api/uploads/initiate"), asked, expect=(429,)))
+        if reply.status == 429:
+            said = own_words(reply)
+            if said.startswith(_CROWDED):
+                raise Crowded(said, retry_after=retry_after(reply.headers))
+            raise refusal(self._transport.origin, reply)
+        record = record_of(reply)
+        return Begun(text(record, "upload_id"), by_our_clock(record, reply), record.get("expiry") == "idle")
 
     def put(self, session: str, chunk: int, body: Body) -> Stored:
         """Raises `SessionLost` when the session has ended."""
         path = self._session(session, f"/chunk/{chunk}")
         headers = {"Content-Type": "application/octet-stream"}
-        reply = self._send(Request("PUT", path, headers, expect=_NOT_OURS), body)
-        _still_there(reply)
-        record = _record(reply)
+        reply = self._send(Request("PUT", path, headers, expect=NOT_OURS), body)
+        still_there(reply)
+        record = record_of(reply)
         received = record.get("received_bytes")
-        return Stored(_text(record, "etag"), received if isinstance(received, int) else body.size)
-
-    def standing(self, session: str, chunks: int) -> Standing | None:
-        """What the server says of a session of so many chunks; None where it cannot say (only our own can). Raises
-        `SessionLost`."""
-        there: dict[int, str] = {}
-        start, following = -1, 0
-        while start < following < chunks:
-            start = following
-            path = self._session(session, f"?start={start}")
-            reply = self._send(Request("GET", path, expect=_NOT_OURS | {405}))
-            if reply.status == 405:
-                return None
-            _still_there(reply)
-            record = _record(reply)
-            held, state = record.get("received"), record.get("state")
-            if not isinstance(held, list):
-                raise Transient("the server's list of chunks makes no sense")
-            if state in ("expired", "aborted"):
-                raise SessionLost(f"its session is {state}", Loss.EXPIRED if state == "expired" else Loss.GONE)
-            there |= {_number(one, "chunk_num"): _text(one, "etag") for one in held}
-            following = after if isinstance(after := record.get("next"), int) else start
-        return Standing(state in ("assembled", "completed"), there, _by_our_clock(record, reply))
+        return Stored(text(record, "etag"), received if isinstance(received, int) else body.size)
 
     def complete(self, session: str, receipts: Sequence[Receipt], size: int) -> Mapping[str, Any]:
         """The server's record of the finished file. Raises `Doubt` where it may have been finished, `SessionLost` where
         what is there can never become this file."""
         parts = [{"chunk_num": receipt.index, "etag": receipt.etag} for receipt in receipts]
         path, patience = self._session(session, "/complete"), 60.0 + size / _ASSEMBLY_RATE
-        asked = Request.json("POST", path, {"parts": parts}, expect=_NOT_OURS | {400}, patience=patience)
+        asked = Request.json("POST", path, {"parts": parts}, expect=NOT_OURS | {400}, patience=patience)
         try:
             reply = self._send(asked)
         except Transient as error:  # also a 500: the second of two completes gets one
@@ -138,20 +110,20 @@ class Api:
             count = _COUNT.search(said)
             missing = count is not None and int(count[1]) < int(count[2])
             raise SessionLost(f"the server answers: {said}", Loss.GONE if missing else Loss.POISONED)
-        _still_there(reply)
-        return _record(reply)
+        still_there(reply)
+        return record_of(reply)
 
     def abort(self, session: str) -> None:
         """Repeatable; a session that is unknown, or belongs to another account, is no error."""
-        self._send(Request("DELETE", self._session(session), expect=_NOT_OURS))
+        self._send(Request("DELETE", self._session(session), expect=NOT_OURS))
 
     def with_content(self, digest: str) -> list[Entry]:
         """Entries with this digest: all that the server tells, at least one of them where it has any."""
         for route in ("/api/clones/", "/get_file/"):
-            reply = self._send(Request("GET", self._path(route + _hex(digest)), expect=frozenset({404, 405})))
+            reply = self._send(Request("GET", self._path(route + hex_of(digest)), expect=frozenset({404, 405})))
             if reply.status == 200:
                 found = reply.json()
-                return [_entry(one) for one in (found if isinstance(found, list) else [found])]
+                return [entry_of(one) for one in (found if isinstance(found, list) else [found])]
         return []
 
     def files(self, hostname: str, prefix: str = "") -> Iterator[Entry]:
@@ -164,38 +136,34 @@ class Api:
                 raise Transient("the server's list of files makes no sense")
             if not page or page == before:  # the second: a server that knows no pages
                 return
-            yield from map(_entry, page)
+            yield from map(entry_of, page)
             skip, before = skip + len(page), page
 
     def me(self) -> str | None:
         """The caller's id, which the server tells with the files of theirs; None while there are none."""
         page = self._send(Request("GET", self._path("/api/my_files?limit=1"))).json()
-        return _entry(page[0]).owner if isinstance(page, list) and page else None
+        return entry_of(page[0]).owner if isinstance(page, list) and page else None
 
     def register(self, file: FilePlan, hostname: str) -> bool:
         """Tell of a file under a name. True where the server has its content, so that nothing is to be sent."""
         said: dict[str, Any] = dict.fromkeys(("file_mode", "file_uid", "file_gid"), 0)
         said |= dict.fromkeys(("file_mtime", "file_atime", "file_ctime"), file.modified)
         said |= {"filepath": file.name, "hostname": hostname, "ip_address": "", "file_size": file.size}
-        said["sha256"] = _hex(file.digest)
-        return _record(self._send(Request.json("POST", self._path("/put_file"), said))).get("upload_required") is False
+        said["sha256"] = hex_of(file.digest)
+        return (
+            record_of(self._send(Request.json("POST", self._path("/put_file"), said))).get("upload_required") is False
+        )
 
     def deleted(self, entries: Sequence[Entry]) -> None:
         """Give notice that these files are gone: all at once where the server takes that, else one by one."""
         at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        files = [_notice(entry, at) | {"sha256": _hex(entry.digest)} for entry in entries]
+        files = [_notice(entry, at) | {"sha256": hex_of(entry.digest)} for entry in entries]
         batch = Request.json("POST", self._path("/api/files/deletions"), {"files": files}, expect=(404, 405))
         if len(entries) > 1 and self._send(batch).status == 200:
             return
         for entry in entries:
-            path = self._path(f"/api/files/{_hex(entry.digest)}")
+            path = self._path(f"/api/files/{hex_of(entry.digest)}")
             self._send(Request.json("DELETE", path, _notice(entry, at), expect=(404,)))
-
-    def content(self, digest: str, offset: int) -> Request:
-        """The request for the bytes from `offset` on; only our own server has them to give."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        path = self._path(f"/api/files/{_hex(digest)}/content")
-        return Request("GET", path, headers, expect=frozenset({404, 405, 416}))
 
     def login(self, email: str, password: str) -> str:
         """A token. The path is that of putplace-server 0.11, then that of older ones. Raises `Credentials`."""
@@ -205,11 +173,17 @@ class Api:
             )
             reply = self._send(asked)
             if reply.status == 200:
-                return _text(_record(reply), "access_token")
+                return text(record_of(reply), "access_token")
             if reply.status not in (404, 405):
                 said = own_words(reply, password) or f"status {reply.status}"
                 raise Credentials(f"The login was refused: {said}.", hint="Check the e-mail and the password.")
         raise Credentials("The server has no login.", hint="Use 'ppcli login --token-stdin' with a token of its own.")
+
+    def accepts(self, token: str) -> bool:
+        """Whether the server takes this token."""
+        headers = {"Authorization": f"Bearer {token}"}
+        path = self._path("/api/my_files?limit=1")
+        return self._send(Request("GET", path, headers, expect=frozenset({401, 403}))).status == 200
 
     def _send(self, request: Request, body: Body | None = None) -> Reply:
         return self._transport.send(request, body)
@@ -221,50 +195,24 @@ class Api:
         return self._path(f"/api/uploads/{quote(session, safe='')}{path}")
 
 
-def when(value: Any) -> float | None:
-    """Seconds since the epoch of a server's time: without a zone it is UTC."""
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return _sane((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-
-
-def _sane(seconds: Any) -> float | None:
-    """A time that every part of the program can show."""
-    known = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < _LATEST
-    return float(seconds) if known else None
-
-
-def _by_our_clock(record: Mapping[str, Any], reply: Reply) -> float | None:
-    """When a session ends: the server's clock may differ from ours, and its reply says by how much."""
-    ends = when(record.get("expires_at"))
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        now = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
-        return None if ends is None else _sane(ends - now + time.time())
-    return ends
-
-
-def _still_there(reply: Reply) -> None:
+def still_there(reply: Reply) -> None:
     if reply.status == 410:
         raise SessionLost("its session has expired", Loss.EXPIRED)
-    if reply.status in _NOT_OURS:
+    if reply.status in NOT_OURS:
         raise SessionLost(f"the server no longer knows its session ({own_words(reply) or reply.status})")
 
 
-def _entry(record: Any) -> Entry:
-    name = _text(record, "filepath")
+def entry_of(record: Any) -> Entry:
+    name = text(record, "filepath")
     known_as, owner = record.get("_id"), record.get("uploaded_by_user_id")
     return Entry(
         id=known_as if isinstance(known_as, str) else None,
         name=name,
-        hostname=_text(record, "hostname"),
-        digest=f"sha256:{_text(record, 'sha256')}",
-        size=_number(record, "file_size"),
+        hostname=text(record, "hostname"),
+        digest=f"sha256:{text(record, 'sha256')}",
+        size=number(record, "file_size"),
         content=record.get("has_file_content") is True,
-        modified=_sane(record.get("file_mtime")) or when(record.get("created_at")),
+        modified=sane(record.get("file_mtime")) or when(record.get("created_at")),
         deleted=record["status"] == "deleted" if "status" in record else None,
         owner=owner if isinstance(owner, str) else None,
     )
@@ -274,26 +222,5 @@ def _notice(entry: Entry, at: str) -> dict[str, str]:
     return {"filepath": entry.name, "hostname": entry.hostname, "deleted_at": at}
 
 
-def _hex(digest: str | None) -> str:
+def hex_of(digest: str | None) -> str:
     return (digest or "").removeprefix("sha256:")
-
-
-def _record(reply: Reply) -> Mapping[str, Any]:
-    record = reply.json()
-    if not isinstance(record, dict):
-        raise Transient("the server's reply makes no sense")
-    return record
-
-
-def _text(record: Any, key: str) -> str:
-    value = record.get(key) if isinstance(record, dict) else None
-    if not isinstance(value, str) or not value:
-        raise Transient(f"the server's reply has no {key}")
-    return value
-
-
-def _number(record: Any, key: str) -> int:
-    value = record.get(key) if isinstance(record, dict) else None
-    if not isinstance(value, int) or value < 0:
-        raise Transient(f"the server's reply has no {key}")
-    return value

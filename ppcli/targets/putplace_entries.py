@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 from ppcli.targets.putplace_api import Api, Entry
 from ppcli.targets.putplace_removed import Removed
 
+Known: TypeAlias = Callable[[str], Sequence[Entry]]
+"""Asks the server for its entries with a digest."""
 _REMEMBERED = 1000
 """Digests whose entries are remembered: a tree may have many copies of one content."""
 
@@ -14,12 +17,13 @@ _REMEMBERED = 1000
 class Entries:
     """The files of one hostname on one server. Any thread may ask."""
 
-    def __init__(self, api: Api, hostname: str, removed: Removed) -> None:
+    def __init__(self, api: Api, hostname: str, removed: Removed, known: Known) -> None:
         self._api = api
         self._hostname = hostname
         self._removed = removed
         self._same_content: dict[str, list[Entry]] = {}
         self._me: str | None = None
+        self._known = known
 
     def listed(self, prefix: str) -> list[Entry]:
         """The newest entry of every name that starts with `prefix`, by name."""
@@ -73,7 +77,7 @@ class Entries:
         if found is None:
             if len(self._same_content) >= _REMEMBERED:
                 self._same_content.clear()
-            found = self._same_content[digest] = self._api.with_content(digest)
+            found = self._same_content[digest] = list(self._known(digest))
         return [entry for entry in found if self._alive(entry)]
 
     def _alive(self, entry: Entry) -> bool:

@@ -11,16 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from ppcli.errors import Doubt, Loss, Rejected, SessionLost, Transient
+from ppcli.errors import Doubt, Rejected, SessionLost, Transient
 from ppcli.model import FilePlan
-from ppcli.origin import Origin
 from ppcli.target import Body
+from ppcli.targets.creation import GONE, CreationApi, still_there
 from ppcli.targets.upload_url import number, path_of, resolve
-from ppcli.transport import Reply, Request, Transport
+from ppcli.transport import Reply, Request
 from ppcli.transport.refusals import refusal
 
 INTEROP = "8"
-_GONE = frozenset({404, 410})
 _FAILURES = frozenset(range(400, 600)) - {401, 407}
 _INTEGER = re.compile(r"[a-z*][a-z0-9_.*-]*=-?\d{1,15}")
 _ASSEMBLY_RATE = 50e6
@@ -37,17 +36,7 @@ class Upload:
     age: int | None = None
 
 
-class Api:
-    """Any thread may call it. `path` is that of the creation URL."""
-
-    def __init__(self, transport: Transport, path: str) -> None:
-        self._transport = transport
-        self._path = path
-
-    @property
-    def origin(self) -> Origin:
-        return self._transport.origin
-
+class Api(CreationApi):
     def options(self) -> Mapping[str, int]:
         """The Upload-Limit of the place; empty where it tells none."""
         reply = self._send("OPTIONS", self._path, expect=frozenset({400, 403, 404, 405, 406, 415, 501}))
@@ -62,19 +51,13 @@ class Api:
             "Content-Disposition": f"inline; filename*=UTF-8''{quote(file.name.encode('utf-8', 'replace'), safe='')}",
         }
         reply = self._send("POST", self._path, headers)
-        location = reply.headers.get("location", "")
-        if not location:
-            raise Rejected(
-                f"{self.origin.netloc} did not say where the new upload is.",
-                hint=f"Check that it takes resumable uploads there, of interop version {INTEROP}.",
-                reason="protocol",
-            )
-        return Upload(resolve(self.origin, self._path, location), 0, age=_age(reply))
+        hint = f"Check that it takes resumable uploads there, of interop version {INTEROP}."
+        return Upload(self._location(reply, hint), 0, age=_age(reply))
 
     def ask(self, url: str) -> Upload:
         """Where an upload is. Raises `SessionLost` where it is gone."""
-        reply = self._send("HEAD", path_of(self.origin, url), expect=_GONE)
-        _still_there(reply)
+        reply = self._send("HEAD", path_of(self.origin, url), expect=GONE)
+        still_there(reply)
         offset = number(reply.headers, "upload-offset")
         if offset is None:
             raise Transient("the server's reply to HEAD has no Upload-Offset")
@@ -83,8 +66,8 @@ class Api:
     def append(self, url: str, offset: int, body: Body) -> int:
         """Send bytes from `offset` on; gives the offset after them. Raises `Transient` where the server is at another
         one."""
-        reply = self._patch(url, offset, complete=False, expect=_GONE | {409}, body=body)
-        _still_there(reply)
+        reply = self._patch(url, offset, complete=False, expect=GONE | {409}, body=body)
+        still_there(reply)
         if reply.status == 409:
             raise Transient("the server is at another offset")
         after = number(reply.headers, "upload-offset")
@@ -105,7 +88,7 @@ class Api:
             return resolve(self.origin, path_of(self.origin, url), location) if location else url
         failure = refusal(self.origin, reply)
         if not _complete(reply):
-            _still_there(reply)
+            still_there(reply)
             if reply.status == 409 or isinstance(failure, Transient):
                 raise Doubt(f"the server answers {reply.status} to the end of the upload")
         if isinstance(failure, Rejected):
@@ -125,7 +108,7 @@ class Api:
 
     def cancel(self, url: str) -> None:
         """Repeatable; an upload that is gone is no error, nor is a server that cannot cancel."""
-        self._send("DELETE", path_of(self.origin, url), expect=_GONE | {405, 501})
+        self._send("DELETE", path_of(self.origin, url), expect=GONE | {405, 501})
 
     def _patch(
         self,
@@ -172,10 +155,3 @@ def _age(reply: Reply) -> int | None:
 
 def _complete(reply: Reply) -> bool:
     return reply.headers.get("upload-complete", "").partition(";")[0].strip() == "?1"
-
-
-def _still_there(reply: Reply) -> None:
-    if reply.status == 410:
-        raise SessionLost("the server answers that its time is up (410)", Loss.EXPIRED)
-    if reply.status == 404:
-        raise SessionLost("the server does not know it any more (404)")

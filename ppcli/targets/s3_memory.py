@@ -1,16 +1,13 @@
 """What is remembered of S3 servers: how an endpoint checks what it gets, the parts of objects that we put there, and
-whose an open upload is. One small sqlite file in the data dir, for any number of processes. It only ever saves work:
-where it cannot be used, everything goes on without it."""
+whose an open upload is."""
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from ppcli.targets import memory
 
 FILE_NAME = "s3.sqlite"
 
@@ -20,7 +17,6 @@ CREATE TABLE IF NOT EXISTS object (place TEXT, key TEXT, etag TEXT, part_size IN
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS upload (id TEXT PRIMARY KEY, job TEXT) WITHOUT ROWID;
 """
-_LOCK_WAIT = 2.0
 _XXH3 = 16
 
 
@@ -32,11 +28,11 @@ class Parts:
     checksums: Sequence[str]
 
 
-class Memory:
-    """Of one bucket at one endpoint (`place`). Opens nothing until it is asked."""
+class Memory(memory.Memory):
+    """Of one bucket at one endpoint (`place`)."""
 
     def __init__(self, data_dir: Path, endpoint: str, bucket: str) -> None:
-        self._path = data_dir / FILE_NAME
+        super().__init__(data_dir / FILE_NAME, _TABLES)
         self._endpoint = endpoint
         self._place = f"{endpoint}/{bucket}"
 
@@ -71,25 +67,3 @@ class Memory:
 
     def forget_upload(self, upload: str) -> None:
         self._put("DELETE FROM upload WHERE id = ?", upload)
-
-    def _get(self, asked: str, *values: object) -> tuple[Any, ...] | None:
-        if not self._path.exists():
-            return None
-        with contextlib.suppress(sqlite3.Error, OSError), self._database() as database:
-            row: tuple[Any, ...] | None = database.execute(asked, values).fetchone()
-            return row
-        return None
-
-    def _put(self, told: str, *values: object) -> None:
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._path.touch(mode=0o600)
-            with self._database() as database:
-                database.execute(told, values)
-
-    @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(sqlite3.connect(self._path, timeout=_LOCK_WAIT)) as database, database:
-            database.execute("PRAGMA synchronous=NORMAL")
-            database.executescript(_TABLES)
-            yield database

@@ -10,16 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-from ppcli.errors import Damaged, Loss, Rejected, SessionLost, Transient
+from ppcli.errors import Damaged, Rejected, Transient
 from ppcli.model import FilePlan
-from ppcli.origin import Origin
 from ppcli.target import Body
-from ppcli.targets.upload_url import number, path_of, resolve
-from ppcli.transport import Reply, Request, Transport
+from ppcli.targets.creation import GONE, CreationApi, still_there
+from ppcli.targets.upload_url import number, path_of
+from ppcli.transport import Reply, Request
 from ppcli.transport.refusals import retry_after
 
 VERSION = "1.0.0"
-_CREATED, _GONE = (200, 201, 202, 204), frozenset({404, 410})
 _LOCKED, _MISMATCH = 423, 460
 _CHECKSUMS = ("sha256", "sha512", "sha1", "md5")
 """Those that hashlib computes, the ones to choose first before the others."""
@@ -46,17 +45,7 @@ class Upload:
     expires_at: float | None = None
 
 
-class Api:
-    """Any thread may call it. `path` is that of the creation URL."""
-
-    def __init__(self, transport: Transport, path: str) -> None:
-        self._transport = transport
-        self._path = path
-
-    @property
-    def origin(self) -> Origin:
-        return self._transport.origin
-
+class Api(CreationApi):
     def options(self) -> Offer:
         """What the server says it can do; nothing, where it does not answer OPTIONS. Raises `Rejected` for a server of
         other versions."""
@@ -83,13 +72,13 @@ class Api:
         """Put complete partial uploads together; None where the server does not know them any more."""
         parts = " ".join(path_of(self.origin, url) for url in urls)
         headers = {"Upload-Concat": f"final;{parts}", "Upload-Metadata": metadata(file.name)}
-        reply = self._send("POST", self._path, headers, expect=_GONE, patience=60.0 + file.size / _COPY_RATE)
-        return None if reply.status in _GONE else self._created(reply)
+        reply = self._send("POST", self._path, headers, expect=GONE, patience=60.0 + file.size / _COPY_RATE)
+        return None if reply.status in GONE else self._created(reply)
 
     def ask(self, url: str) -> Upload:
         """Where an upload is. Raises `SessionLost` where it is gone."""
-        reply = self._send("HEAD", path_of(self.origin, url), expect=_GONE)
-        _still_there(reply)
+        reply = self._send("HEAD", path_of(self.origin, url), expect=GONE)
+        still_there(reply)
         offset = number(reply.headers, "upload-offset")
         if offset is None:
             raise Transient("the server's reply to HEAD has no Upload-Offset")
@@ -101,8 +90,8 @@ class Api:
         headers = {"Content-Type": "application/offset+octet-stream", "Upload-Offset": str(offset)}
         if checksum is not None:
             headers["Upload-Checksum"] = f"{checksum[0]} {base64.b64encode(checksum[1]).decode()}"
-        reply = self._send("PATCH", path_of(self.origin, url), headers, expect=_GONE | {409, _MISMATCH}, body=body)
-        _still_there(reply)
+        reply = self._send("PATCH", path_of(self.origin, url), headers, expect=GONE | {409, _MISMATCH}, body=body)
+        still_there(reply)
         if reply.status == 409:
             raise Transient("the server is at another offset")
         if reply.status == _MISMATCH:
@@ -114,7 +103,7 @@ class Api:
 
     def terminate(self, url: str) -> None:
         """Repeatable; an upload that is gone is no error, nor is a server that cannot terminate."""
-        self._send("DELETE", path_of(self.origin, url), expect=_GONE | {405, 501})
+        self._send("DELETE", path_of(self.origin, url), expect=GONE | {405, 501})
 
     def _send(
         self,
@@ -137,14 +126,9 @@ class Api:
         return reply
 
     def _created(self, reply: Reply) -> Upload:
-        location = reply.headers.get("location", "")
-        if reply.status not in _CREATED or not location:
-            raise Rejected(
-                f"{self.origin.netloc} did not say where the new upload is.",
-                hint="Check with who runs the server that this is the URL where tus uploads are created.",
-                reason="protocol",
-            )
-        url = resolve(self.origin, self._path, location)
+        url = self._location(
+            reply, "Check with who runs the server that this is the URL where tus uploads are created."
+        )
         return Upload(url, 0, expires_at=when(reply.headers.get("upload-expires")))
 
     def _other_version(self, reply: Reply) -> Rejected:
@@ -176,10 +160,3 @@ def _words(text: str) -> list[str]:
 
 def _base64(text: str) -> str:
     return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
-
-
-def _still_there(reply: Reply) -> None:
-    if reply.status == 410:
-        raise SessionLost("the server answers that its time is up (410)", Loss.EXPIRED)
-    if reply.status == 404:
-        raise SessionLost("the server does not know it any more (404)")

@@ -18,6 +18,7 @@ from peers import Networked, Peer
 from recording_proxy import Exchange, Proxy, Rule, flipped
 
 from ppcli import retry
+from ppcli.model import Evidence
 from ppcli.transport.connection import Connection
 
 PATIENCE = 0.3
@@ -56,7 +57,7 @@ class Route:
         """The target cannot tell other bytes from those that were sent."""
         target = self._place.connect()
         with contextlib.closing(target):
-            return str(target.limits(CHUNK).evidence) == "offset"
+            return target.limits(CHUNK).evidence in (Evidence.OFFSET, Evidence.MARK)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from peers import Disk, Networked, Peer
 from sweeps.network_kit import impatient
 from sweeps.source_kit import CHANGES, MOMENTS, REASONS, Change, Source, happens
 from test_bad_input import no_privileges
-from test_contract import UNDER_CONTRACT, peer, rufh, server, tus  # noqa: F401
+from test_contract import UNDER_CONTRACT
 
 DRAWN = 6
 SIZE = 3 * CHUNK + 5
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.parametrize("peer", UNDER_CONTRACT, indirect=True)
 class Sender:
     """A command line, and what is stored behind it."""
 
-    def __init__(self, root: Path, peer: Peer) -> None:  # noqa: F811
+    def __init__(self, root: Path, peer: Peer) -> None:
         (root / "store").mkdir()
         self.peer, self.root = peer, root
         self.cli = Cli(root, f"file://{root}/store" if peer.url.startswith("file:") else peer.url)
@@ -52,7 +52,7 @@ class Sender:
 
 
 @pytest.fixture
-def sender(root: Path, peer: Peer) -> Iterator[Sender]:  # noqa: F811
+def sender(root: Path, peer: Peer) -> Iterator[Sender]:
     with impatient():
         yield Sender(root, peer)
 
