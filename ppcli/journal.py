@@ -74,7 +74,7 @@ def _decode(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         record, end = _parse(body.decode() + "}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     sound = end == len(body) + 1 and isinstance(record, dict) and type(record.get("seq")) is int
     return record if sound else None

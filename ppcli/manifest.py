@@ -5,7 +5,6 @@ The live state of a running job and the state replayed from a journal come from 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -256,7 +255,7 @@ _write_rest = records.writer(
 
 def from_json(data: bytes) -> Manifest:
     """The manifest of a `manifest.json`. Raises `ValueError` for anything that is not one."""
-    record = json.loads(data)
+    record = records.loads(data)
     if not isinstance(record, dict) or record.get("format") != FORMAT or not isinstance(record.get("files"), list):
         raise ValueError(f"not a {FORMAT}")
     for file in record["files"]:

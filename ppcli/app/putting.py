@@ -170,7 +170,8 @@ class _Put:
         known = set(self._place.jobs.ids())
         while True:
             with self._place.jobs.deciding():
-                self._look_again(completed_since(self._place, self._target.url, known))
+                again = completed_since(self._place, self._target.url, known)
+                self._seen = {f: s for f, s in self._seen.items() if f.name not in again or isinstance(s, Unchanged)}
                 matches = self._match()
                 matched = {one.found for one in matches}
                 unseen = [found for found in self._files if found not in matched and found not in self._seen]
@@ -190,12 +191,6 @@ class _Put:
             else:
                 time.sleep(_POLL)
 
-    def _look_again(self, names: set[str]) -> None:
-        """Other processes have put these names since we looked."""
-        for found, seen in list(self._seen.items()):
-            if found.name in names and isinstance(seen, FileEntry):
-                del self._seen[found]
-
     def _hold(self, matches: Sequence[Match]) -> list[tuple[Job, list[int], bool]] | None:
         """None where another process finished one of the files just now: then it is no match any more."""
         held: list[tuple[Job, list[int], bool]] = []
@@ -204,7 +199,8 @@ class _Put:
                 job = reopen(self._place, job_id)
                 held.append((job, [], True))
                 files = [one.found for one in matches if one.job == job_id]
-                if not {found.name for found in files} <= _unfinished_names(job):
+                left = {entry.name for entry in job.manifest.files if not entry.state.finished}
+                if not {found.name for found in files} <= left:
                     for other, _, _ in held:
                         other.close()
                     return None
@@ -306,10 +302,6 @@ class _Put:
         kept = [seen.failure for seen in self._seen.values() if isinstance(seen, FileEntry) and seen.failure]
         first = known[0] if known else revive(kept[0])
         return files_error(failed, len(self._files), first, kept=bool(errors))
-
-
-def _unfinished_names(job: Job) -> set[str]:
-    return {entry.name for entry in job.manifest.files if not entry.state.finished}
 
 
 def _stdin() -> BinaryIO:

@@ -34,6 +34,7 @@ class Route:
         assert found is not None
         self.peer, self.proxy = peer, Proxy(int(found[1]))
         self.cli = Cli(root, _PORT.sub(self.proxy.address, peer.url))
+        self.cli.env["PPCLI_YES"] = "1"
         if isinstance(peer, Networked) and peer.token:
             self.cli.env["PPCLI_TOKEN"] = peer.token
         self._place = Place(root / "direct", peer.url, CHUNK, peer.http)

@@ -145,7 +145,7 @@ def unfold(cli: Cli) -> None:
 
 
 def sane(ran: Ran, words: tuple[str, ...]) -> Ran:
-    assert ran.code not in (1, 130), (words, ran.result)
+    assert ran.code not in (1, 130), (words, ran.result["error"]["message"])
     assert ran.err == "", words
     assert ran.result["exit_code"] == ran.code
     return ran

@@ -35,6 +35,7 @@ class Sender:
         (root / "store").mkdir()
         self.peer, self.root = peer, root
         self.cli = Cli(root, f"file://{root}/store" if peer.url.startswith("file:") else peer.url)
+        self.cli.env["PPCLI_YES"] = "1"
         if isinstance(peer, Networked) and peer.token:
             self.cli.env["PPCLI_TOKEN"] = peer.token
         if not isinstance(peer, Disk):
