@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from cli_kit import CHUNK, Cli, Ran
 from harness import Place
-from peers import Disk, Networked, Peer
-from sweeps.network_kit import impatient
+from peers import Networked, Peer
+from sweeps.network_kit import impatient, stored_by
 from sweeps.source_kit import CHANGES, MOMENTS, REASONS, Change, Source, happens
 from test_bad_input import no_privileges
 from test_contract import UNDER_CONTRACT
@@ -38,18 +38,13 @@ class Sender:
         self.cli.env["PPCLI_YES"] = "1"
         if isinstance(peer, Networked) and peer.token:
             self.cli.env["PPCLI_TOKEN"] = peer.token
-        if not isinstance(peer, Disk):
-            self.target = Place(root / "direct", peer.url, CHUNK, peer.http).connect()
+        self._place = Place(root / "direct", peer.url, CHUNK, getattr(peer, "http", None))
 
     def put(self, name: str) -> Ran:
         return self.cli.json("put", name, "--chunk-size", str(CHUNK), "--jobs", "1")
 
     def stored(self, name: str) -> bytes | None:
-        if not isinstance(self.peer, Disk):
-            return self.peer.content(self.target, name)
-        ran = self.cli("get", name, "-")
-        assert ran.code in (0, 9), ran.err
-        return ran.stdout if ran.code == 0 else None
+        return stored_by(self.cli, self.peer, self._place, name)
 
 
 @pytest.fixture
