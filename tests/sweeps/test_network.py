@@ -25,8 +25,7 @@ OFTEN = 1 << 30
 ENDINGS = {0, 5, 6, 75}
 """Refused for good, damaged, or tried often enough: what trouble of a network may end in."""
 SIZE = 3 * CHUNK + 5
-DRAWN = 7
-RETRIES = 3
+DRAWN = 4
 
 pytestmark = pytest.mark.parametrize("peer", NETWORKED, indirect=True)
 

@@ -21,7 +21,7 @@ from sweeps.source_kit import CHANGES, MOMENTS, REASONS, Change, Source, happens
 from test_bad_input import no_privileges
 from test_contract import UNDER_CONTRACT
 
-DRAWN = 6
+DRAWN = 4
 SIZE = 3 * CHUNK + 5
 Case = tuple[Change, str, int]
 
