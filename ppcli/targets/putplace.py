@@ -98,7 +98,9 @@ class PutPlaceTarget:
 
     def find(self, name: str, digest: str | None = None) -> Remote | None:
         found = self._entries.newest(name) if digest is None else self._entries.find(name, self._hostname, digest)
-        return self._remote(found) if found else None
+        if found is None or (digest is not None and self._entries.replaced(found)):
+            return None
+        return self._remote(found)
 
     def digest(self, remote: Remote, *, fresh: bool = False) -> str | None:
         """What the server computed when the file was completed; it cannot be asked to read it again."""

@@ -35,6 +35,12 @@ class Entries:
     def newest(self, name: str) -> Entry | None:
         return next((entry for entry in self._files(name) if entry.name == name), None)
 
+    def replaced(self, entry: Entry) -> bool:
+        """Has its name other content by now? Only a server that tells what is deleted lists files by name, too; of
+        another one, nobody can fetch them by name either."""
+        newest = self.newest(entry.name) if entry.deleted is not None else None
+        return newest is not None and newest.digest != entry.digest
+
     def find(self, name: str, hostname: str, digest: str) -> Entry | None:
         """The entry of that name with that content, when the content is there: the server may know it by another entry
         than ours."""
