@@ -41,7 +41,8 @@ class JobLog:
             self._handler.handleError = lambda record: None  # type: ignore[method-assign]
         except OSError:
             pass
-        self._write(f"ppcli {__version__}, Python {platform.python_version()}, {platform.platform()}")
+        system = f"{platform.system()} {platform.release()} {platform.machine()}"  # `platform()` would run a program
+        self._write(f"ppcli {__version__}, Python {platform.python_version()}, {system}")
 
     def hear(self, event: Event) -> None:
         if not isinstance(event, _QUIET):
