@@ -34,11 +34,10 @@ _HEADS = CHUNK // 2
 """Heads of requests and of pads, all of a run together: less than this."""
 
 _WALK = 128 << 10
-"""As much again where a server notices that a data dir went back, as each trial's does: the pads are looked for anew."""
+"""As much again where a server notices that a data dir went back, as each trial's does: all pads are looked for."""
 
-_SET_ASIDE = re.compile(
-    r"data/((pads|pads-http/[0-9a-f]{32})/index\.jsonl?|jobs/[0-9a-f]{10}/journal\.jsonl)\.corrupt-\d+"
-)
+_INDEX, _JOURNAL = r"(pads|pads-http/[0-9a-f]{32})/index\.jsonl?", r"jobs/[0-9a-f]{10}/journal\.jsonl"
+_SET_ASIDE = re.compile(rf"data/({_INDEX}|{_JOURNAL})\.corrupt-\d+")
 """What a write that was torn may make of them."""
 _NEVER = re.compile(r"\.tmp$|\.corrupt-|(^|/)\.new-")
 _IDENTITY = re.compile(r"(?<=/)[0-9a-f]{2,}(?=/|$)")
