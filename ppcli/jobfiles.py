@@ -43,6 +43,8 @@ def read(directory: Path) -> Manifest:
     with _without_gc():
         try:
             plan = manifest.from_json(data)
+            if plan.job != directory.name:
+                raise ValueError("it is of another job")
         except (ValueError, RecursionError) as error:
             raise _corrupt(directory) from error
     return plan

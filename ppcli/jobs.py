@@ -181,7 +181,8 @@ class JobStore:
         try:
             if (directory / JOURNAL).stat().st_size == 0:
                 seen = self._written(job)
-                if seen.state.finished or jobfiles.looks_whole(directory):  # nobody needs a finished job's manifest
+                # nobody needs a finished job's manifest
+                if seen.job == job and (seen.state.finished or jobfiles.looks_whole(directory)):
                     return seen
         except (OSError, ValueError):
             pass  # the manifest and the journal know it all
@@ -225,9 +226,10 @@ class JobStore:
     def outline(self, job: str) -> Summary | None:
         """The last summary of a job whose manifest cannot be read: enough to plan it anew; None without one."""
         try:
-            return self._written(job)
+            seen = self._written(job)
         except (OSError, ValueError):
             return None
+        return seen if seen.job == job else None
 
     def rebuild(self, job: str, plan: Manifest) -> Job:
         """Put `plan` in the place of a manifest that could not be read; what was there is set aside."""

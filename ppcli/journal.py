@@ -71,7 +71,7 @@ def _records(bodies: Sequence[bytes]) -> list[dict[str, Any]]:
     """What these lines say, up to the first that is no record or whose seq does not follow."""
     try:
         found = json.loads(b"[" + b"},".join(bodies) + b"}]") if bodies else []  # half the time of line by line
-    except ValueError:
+    except (ValueError, RecursionError):
         found = []
     if len(found) != len(bodies):
         found = list(_one_by_one(bodies))
@@ -86,7 +86,7 @@ def _one_by_one(bodies: Sequence[bytes]) -> Iterator[Any]:
     for body in bodies:
         try:
             yield json.loads(body + b"}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return
 
 

@@ -103,5 +103,5 @@ def _read(fd: int) -> Holder:
     try:
         told = json.loads(os.pread(fd, 4096, 0))
         return Holder(int(told["pid"]), str(told["host"]), float(told["started"]))
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError):
         return Holder(0, "", 0.0)

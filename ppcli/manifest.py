@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -157,7 +156,7 @@ _REST = tuple(word for word in records.names(FileEntry) if word not in ("name", 
 
 def from_json(data: bytes) -> Manifest:
     """The manifest of a `manifest.json`. Raises `ValueError` for anything that is not one."""
-    record = json.loads(data)
+    record = records.loads(data)
     if not isinstance(record, dict) or record.get("format") != FORMAT or not isinstance(record.get("files"), list):
         raise ValueError(f"not a {FORMAT}")
     for file in record["files"]:

@@ -21,6 +21,14 @@ dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 """JSON text without spaces, ASCII only (so that names with undecodable bytes survive)."""
 
 
+def loads(data: str | bytes) -> Any:
+    """The value of a JSON text. Raises `ValueError`, also for one that is nested too deeply."""
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def text(value: Any) -> str:
     """The JSON text of dataclasses (fields in order), mappings, sequences and plain values, however they are nested."""
     return _WRITERS[type(value)](value)

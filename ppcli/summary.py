@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from ppcli import records
@@ -88,7 +87,7 @@ def to_json(summary: Summary) -> bytes:
 
 def from_json(data: bytes) -> Summary:
     """Raises `ValueError` for anything that is not a summary of this format."""
-    record = json.loads(data)
+    record = records.loads(data)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"not a {FORMAT}")
     return records.build(Summary, record)

@@ -1,4 +1,5 @@
-"""A proxy between a client and a real HTTP server: it keeps what passed, and can act or cut at one request.
+"""A proxy between a client and a real HTTP server: it keeps what passed, and does to one request, or to several, what
+bad networks, proxies and servers do.
 
 It reads just enough HTTP/1.1 to see requests: heads, and bodies with a Content-Length. Bodies go on piece by piece, so
 a client that dies in the middle of one is met by the server as it would be without us.
@@ -8,30 +9,34 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import socket
 import socketserver
+import struct
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PIECE = 64 << 10
 
 
 @dataclass
 class Exchange:
-    """One request, and what became of it: `status` is None when no answer came, `delivered` False when we ate it. A
-    rule may set `limit`: after so many bytes of the body both connections are cut; and `flip`: this byte of the answer
-    comes as another."""
+    """One request, its number in `seen`, and what became of it: `status` is None when no answer came, `delivered` False
+    when we ate it. A rule may set `limit`: after so many bytes of the body both connections are cut. `at` is when its
+    head was here (`time.monotonic`), `range` its Range header."""
 
     method: str
     path: str
     size: int
+    number: int = 0
     passed: int = 0
     status: int | None = None
     delivered: bool = False
     limit: int | None = None
     range: str = ""
-    flip: int | None = None
+    at: float = field(default_factory=time.monotonic)
 
     @property
     def chunk(self) -> int | None:
@@ -47,14 +52,27 @@ class Exchange:
 
 @dataclass
 class Rule:
-    """What happens at the next request that `matches`: `before` it goes on; its answer is cut off when `cut`; it gets
-    this `answer` and does not go on."""
+    """What happens at the next `times` requests that `matches`.
+
+    before     is called before it goes on (and may wait, set `limit`, or end the server)
+    instead    the server never sees it: this is the whole answer, or none at all (b"": silence, for `hold` seconds)
+    flip       one bit of its body changes on the way, at this part (0.0 to 1.0) of it
+    cut        its answer is lost
+    mangle     what becomes of its answer (head and body); where that has another size, the connection ends with it
+    slow       its body and its answer come in small pieces, with so many seconds after each
+    reset      where the connection ends early, it ends with an RST
+    """
 
     matches: Callable[[Exchange], bool]
     before: Callable[[Exchange], object] | None = None
     cut: bool = False
-    answer: bytes | None = None
     times: int = 1
+    instead: Callable[[], bytes] | None = None
+    hold: float = 3.0
+    flip: float | None = None
+    mangle: Callable[[bytes], bytes] | None = None
+    slow: float = 0.0
+    reset: bool = False
 
 
 class Proxy:
@@ -99,6 +117,7 @@ class Proxy:
 
     def note(self, exchange: Exchange) -> Rule | None:
         with self._lock:
+            exchange.number = len(self.seen)
             self.seen.append(exchange)
             for rule in self._rules:
                 if rule.times and rule.matches(exchange):
@@ -149,29 +168,47 @@ class _Connection(socketserver.BaseRequestHandler):
         head, fields = client.head()
         method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
         exchange = Exchange(method, path, int(fields.get("content-length", 0)), range=fields.get("range", ""))
-        rule = self.server.proxy.note(exchange)
-        if rule and rule.before:
-            rule.before(exchange)
-        if rule and rule.answer is not None:
-            client.take(exchange.size)
-            exchange.status = int(rule.answer.split(b" ", 2)[1])
-            client.socket.sendall(rule.answer)
-            return True
+        rule = self.server.proxy.note(exchange) or Rule(lambda exchange: False)
+        try:
+            if rule.before:
+                rule.before(exchange)
+            if rule.instead:
+                return self._instead(client, exchange, rule)
+            return self._pass(head, client, server, exchange, rule)
+        except EOFError:
+            if rule.reset:
+                client.reset()
+            raise
+
+    def _pass(self, head: bytes, client: _Side, server: _Side, exchange: Exchange, rule: Rule) -> bool:
         try:
             server.socket.sendall(head)
-            client.move(exchange.size, server, exchange)
+            client.move(exchange, server, rule)
         except (BrokenPipeError, ConnectionResetError):
             pass  # an early answer: let it through
         answer, fields = server.head()
-        body = b"" if method == "HEAD" else server.body(fields)
-        if exchange.flip is not None:
-            body = body[: exchange.flip] + bytes([body[exchange.flip] ^ 1]) + body[exchange.flip + 1 :]
+        body = b"" if exchange.method == "HEAD" else server.body(fields)
         exchange.status = int(answer.split(b" ", 2)[1])
-        if rule and rule.cut:
-            return False
-        client.socket.sendall(answer + body)
+        if rule.cut:
+            raise EOFError
+        whole = rule.mangle(answer + body) if rule.mangle else answer + body
+        client.send(whole, rule.slow)
+        if len(whole) != len(answer + body):
+            raise EOFError
         exchange.delivered = True
         return exchange.passed == exchange.size and fields.get("connection", "").lower() != "close"
+
+    def _instead(self, client: _Side, exchange: Exchange, rule: Rule) -> bool:
+        assert rule.instead
+        client.take(exchange.size)
+        answer = rule.instead()
+        if not answer:
+            select.select([client.socket], [], [], rule.hold)  # until the client leaves
+            return False
+        exchange.status = int(answer.split(b" ", 2)[1])
+        client.socket.sendall(answer)
+        exchange.delivered = True
+        return True
 
 
 class _Side:
@@ -203,18 +240,41 @@ class _Side:
         data, self._buffer = self._buffer[:size], self._buffer[size:]
         return data
 
-    def move(self, size: int, other: _Side, exchange: Exchange) -> None:
+    def move(self, exchange: Exchange, other: _Side, rule: Rule) -> None:
+        size = exchange.size
         end = size if exchange.limit is None else min(size, exchange.limit)
+        flip = -1 if rule.flip is None else min(int(rule.flip * size), size - 1)
         while exchange.passed < end:
             piece = self._buffer[: end - exchange.passed] or self._more(end - exchange.passed)
             self._buffer = self._buffer[len(piece) :] if self._buffer else b""
-            other.socket.sendall(piece)
+            if 0 <= flip - exchange.passed < len(piece):
+                piece = flipped(piece, flip - exchange.passed)
+            other.send(piece, rule.slow)
             exchange.passed += len(piece)
         if end < size:
             raise EOFError
+
+    def send(self, data: bytes, slow: float = 0.0) -> None:
+        if not slow:
+            self.socket.sendall(data)
+            return
+        step = max(1, len(data) // 16)
+        for start in range(0, len(data), step):
+            self.socket.sendall(data[start : start + step])
+            time.sleep(slow)
+
+    def reset(self) -> None:
+        """Close with an RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
     def _more(self, most: int = PIECE) -> bytes:
         piece = self.socket.recv(min(most, PIECE))
         if not piece:
             raise EOFError
         return piece
+
+
+def flipped(data: bytes, position: int) -> bytes:
+    """`data` with one bit changed."""
+    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]

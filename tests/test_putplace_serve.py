@@ -85,6 +85,17 @@ def test_removed_and_put_again_it_is_there_again(box: Cli) -> None:
     assert [listed["name"] for listed in box.json("ls").of("object")] == ["a.bin"]
 
 
+def test_content_that_comes_back_under_a_name_is_what_the_name_has(box: Cli) -> None:
+    """A, then B, then A again: the server has A already, but the name has B."""
+    first = content(box, "a.bin")
+    put(box, "a.bin")
+    other = content(box, "other.bin")
+    put(box, "other.bin", "--name", "a.bin")
+    box.holds("a.bin", other)
+    assert put(box, "a.bin")["bytes_sent"] == 0
+    box.holds("a.bin", first)
+
+
 def test_a_fetch_goes_on_in_the_middle(box: Cli) -> None:
     data = content(box, "a.bin")
     put(box, "a.bin")

@@ -30,6 +30,10 @@ class Place:
 
     def __init__(self) -> None:
         self.halt = Halt()
+        self.warned: list[str] = []
+
+    def warn(self, code: str, message: str) -> None:
+        self.warned.append(code)
 
     def call(self, step: Step, name: str, attempt: Callable[[], T]) -> T:
         try:

@@ -89,7 +89,7 @@ def test_the_limits_are_those_of_the_server() -> None:
 
 
 def test_only_what_the_server_lacks_is_appended(body: ChunkBody) -> None:
-    script = Script(at(1500), (204, {}))
+    script = Script(at(1500), (204, {"Upload-Complete": "?0"}))
     got = target(script).upload(SESSION, PLAN, PART, 1024, body)
     head, patch = script.asked
     assert head[:2] == ("HEAD", "/uploads/u1")
@@ -127,7 +127,7 @@ def test_the_offset_tells_what_is_there() -> None:
 
 @pytest.mark.parametrize(("headers", "location"), [({}, URL), ({"Location": "/files/9"}, f"{BASE}/files/9")])
 def test_an_empty_append_marks_the_end(headers: Mapping[str, str], location: str) -> None:
-    script = Script((200, headers))
+    script = Script((200, {"Upload-Complete": "?1", **headers}))
     assert target(script).complete(SESSION, PLAN, KNOWN, doubtful=False).location == location
     ((method, _, sent, content),) = script.asked
     assert (method, content, sent["Upload-Offset"], sent["Upload-Complete"]) == ("PATCH", b"", "4096", "?1")
@@ -136,7 +136,7 @@ def test_an_empty_append_marks_the_end(headers: Mapping[str, str], location: str
 def test_a_doubtful_end_is_asked_for_first() -> None:
     script = Script(at(4096, "?1"))
     assert target(script).complete(SESSION, PLAN, KNOWN, doubtful=True).location == URL
-    script = Script(at(4096), (200, {}))
+    script = Script(at(4096), (200, {"Upload-Complete": "?1"}))
     target(script).complete(SESSION, PLAN, KNOWN, doubtful=True)
     assert [asked[0] for asked in script.asked] == ["HEAD", "PATCH"]
     with pytest.raises(SessionLost):
@@ -157,6 +157,19 @@ def test_a_doubtful_end_is_asked_for_first() -> None:
 def test_what_the_end_may_be_answered(answer: Answer, raised: type[Exception]) -> None:
     with pytest.raises(raised):
         target(Script(answer)).complete(SESSION, PLAN, KNOWN, doubtful=False)
+
+
+def test_a_success_that_says_nothing_of_uploads_is_asked_about(body: ChunkBody) -> None:
+    """It may be the page of a proxy."""
+    with pytest.raises(Transient):
+        target(Script(at(1024), (200, {}), at(1024))).upload(SESSION, PLAN, PART, 1024, body)
+    with pytest.raises(Further):
+        target(Script(at(1024), (200, {}), at(1100))).upload(SESSION, PLAN, PART, 1024, body)
+    assert target(Script(at(1024), (200, {}), at(2048))).upload(SESSION, PLAN, PART, 1024, body).evidence
+    for there in (at(4096, "?1"), (404, {})):
+        assert target(Script((200, {}), there)).complete(SESSION, PLAN, KNOWN, doubtful=False).location == URL
+    with pytest.raises(Doubt):
+        target(Script((200, {}), at(4096))).complete(SESSION, PLAN, KNOWN, doubtful=False)
 
 
 @pytest.mark.parametrize("status", [204, 404, 410, 405])

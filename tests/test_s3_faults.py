@@ -708,3 +708,20 @@ def test_signatures_are_those_of_botocore(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(auth, "payload", lambda request: "UNSIGNED-PAYLOAD")
         theirs = auth.signature(auth.string_to_sign(asked, auth.canonical_request(asked)), asked)
         assert ours["Authorization"].endswith(f"Signature={theirs}"), (method, auth.canonical_request(asked))
+
+
+PAGE = fine("<html>Please log in</html>")
+
+
+def test_a_page_of_a_proxy_is_no_reply_of_s3(make: Make, source: Source) -> None:
+    """With status 200, also where it happens to be XML."""
+    part = Part(0, 0, 5)
+    with pytest.raises(Transient):
+        make(fine("<html/>", content_length="7"))[0].find("a.txt")
+    for ask in (lambda target: list(target.list("")), lambda target: list(target.incomplete())):
+        with pytest.raises(Transient):
+            ask(make(PAGE)[0])
+    with pytest.raises(Doubt):
+        make(PAGE)[0].upload(Session("U1", detail={"checks": "md5"}), PLAN, part, 1, source.body(part))
+    with pytest.raises(Doubt):
+        make(PAGE)[0].complete(SESSION, PLAN, RECEIPTS, doubtful=False)

@@ -192,6 +192,25 @@ def test_cancel_aborts(rig: Rig) -> None:
     assert rig.cli.json("ls", "--incomplete").of("incomplete") == []
 
 
+def test_what_is_fetched_without_a_digest_is_not_called_verified(rig: Rig) -> None:
+    """That of a multipart object takes a question, which may be answered in vain, or with trouble that passes."""
+    data = rig.cli.source("big.bin", 2 * PART)
+    rig.proxy.fresh()
+    assert rig.cli("put", "big.bin", "--chunk-size", "5MiB").code == 0
+    shutil.rmtree(rig.cli.data)
+    ran = rig.cli.json("get", "big.bin", "proved")
+    assert (ran.of("file_completed")[0]["evidence"], ran.of("warning")) == ("content", [])
+    asks = lambda seen: seen.method == "HEAD" and "partNumber" in seen.path  # noqa: E731
+    rig.proxy.at(Rule(asks, instead=lambda: b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"))
+    ran = rig.cli.json("get", "big.bin", "retried")
+    assert (ran.of("file_completed")[0]["evidence"], len(ran.of("retrying"))) == ("content", 1)
+    rig.proxy.at(Rule(asks, instead=lambda: b"HTTP/1.1 501 No\r\nContent-Length: 0\r\n\r\n", times=9))
+    ran = rig.cli.json("get", "big.bin", "counted")
+    assert ran.of("file_completed")[0]["evidence"] is None
+    assert [one["code"] for one in ran.of("warning")] == ["unverified"]
+    assert (rig.root / "counted").read_bytes() == data
+
+
 def test_headers_of_objects(rig: Rig) -> None:
     rig.cli.source("page.html", 10)
     rig.cli.source("big.mp4", PART + 1)
@@ -285,7 +304,7 @@ def refusal(status: int, code: str, more: str = "") -> bytes:
 def test_credentials_that_expire_in_the_middle_pause_the_job(rig: Rig) -> None:
     data = rig.cli.source("big.bin", 4 * PART)
     expired = refusal(400, "ExpiredToken")
-    rig.proxy.at(Rule(lambda seen: seen.part == 3 and seen.size > 1, answer=expired, times=99))
+    rig.proxy.at(Rule(lambda seen: seen.part == 3 and seen.size > 1, instead=lambda: expired, times=99))
     ran = rig.cli.json("put", "big.bin", "--chunk-size", "5MiB", "--jobs", "1")
     assert (ran.code, ran.result["state"], ran.result["error"]["reason"]) == (3, "paused", "expired")
     there = confirmed(rig.cli)
@@ -301,8 +320,8 @@ def test_credentials_that_expire_in_the_middle_pause_the_job(rig: Rig) -> None:
 )
 def test_a_busy_server_is_asked_again(rig: Rig, answer: bytes) -> None:
     data = rig.cli.source("big.bin", 3 * PART)
-    rig.proxy.at(Rule(lambda seen: seen.part == 2 and seen.size > 1, answer=answer))
-    rig.proxy.at(Rule(lambda seen: seen.method == "POST" and "uploadId=" in seen.path, answer=answer))
+    rig.proxy.at(Rule(lambda seen: seen.part == 2 and seen.size > 1, instead=lambda: answer))
+    rig.proxy.at(Rule(lambda seen: seen.method == "POST" and "uploadId=" in seen.path, instead=lambda: answer))
     ran = rig.cli.json("put", "big.bin", "--chunk-size", "5MiB")
     assert ran.code == 0
     assert [told["step"] for told in ran.of("retrying")] == ["upload", "complete"]
@@ -406,10 +425,10 @@ def test_what_was_damaged_on_the_server_is_not_kept(rig: Rig, monkeypatch: pytes
     rig.cli.source("big.bin", 3 * RANGE)
     assert rig.cli("put", "big.bin").code == 0
 
-    def mangle(seen: Exchange) -> None:
-        seen.flip = 17
+    def mangle(answer: bytes) -> bytes:
+        return answer[:-17] + bytes([answer[-17] ^ 1]) + answer[-16:]
 
-    rig.proxy.at(Rule(lambda seen: seen.range.startswith(f"bytes={RANGE}-"), mangle, times=2))
+    rig.proxy.at(Rule(lambda seen: seen.range.startswith(f"bytes={RANGE}-"), mangle=mangle, times=2))
     rig.cli.refuses(6, "integrity", "damaged", "get", "big.bin", "there")
     assert not (rig.root / "there").exists()
 

@@ -129,7 +129,7 @@ class _Fetch:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def to_stdout(self, remote: Remote) -> int:
-        expected = self._target.digest(remote)
+        expected = self._expected(remote)
         algorithm = _algorithm(expected)
         digest = checksums.hasher(algorithm)
         size = 0
@@ -179,7 +179,11 @@ class _Fetch:
         return offset - start
 
     def _expected(self, remote: Remote) -> str | None:
-        return self._place.call(Step.READ, remote.name, lambda: self._target.digest(remote))
+        """The digest to compare with. Without one, only the bytes can be counted, and users are told."""
+        digest = self._place.call(Step.READ, remote.name, lambda: self._target.digest(remote))
+        if digest is None:
+            self._place.warn("unverified", f"The target tells no digest of {remote.name}: only its size is compared.")
+        return digest
 
     def _tell(self, one: _Fetched) -> None:
         """Only what was compared with a digest is verified."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import traceback
 from dataclasses import fields
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import IO
 
-from ppcli import disk
+from ppcli import __version__, disk
+from ppcli.errors import PpcliError
 from ppcli.events import ChunkConfirmed, Event, Listener, ReservationProgress, UploadProgress, WarningRaised
 from ppcli.jobfiles import LOG
 
@@ -39,11 +41,13 @@ class JobLog:
             self._handler.handleError = lambda record: None  # type: ignore[method-assign]
         except OSError:
             pass
+        system = f"{platform.system()} {platform.release()} {platform.machine()}"  # `platform()` would run a program
+        self._write(f"ppcli {__version__}, Python {platform.python_version()}, {system}")
 
     def hear(self, event: Event) -> None:
         if not isinstance(event, _QUIET):
             said = " ".join(f"{f.name}={getattr(event, f.name)!r}" for f in fields(event) if f.name not in _UNSAID)
-            self._handler.handle(logging.makeLogRecord({"msg": "%s %s", "args": (event.event, said)}))
+            self._write(f"{event.event} {said}")
         self._listener.hear(event)
 
     def tick(self) -> None:
@@ -51,11 +55,17 @@ class JobLog:
 
     def bug(self, error: BaseException) -> None:
         """Write the traceback of a bug."""
-        said = "".join(traceback.format_exception(error))
-        self._handler.handle(logging.makeLogRecord({"msg": "%s", "args": (said,)}))
+        self._write("".join(traceback.format_exception(error)))
+
+    def stopped(self, error: PpcliError) -> None:
+        """Write why a run ended before everything was done."""
+        self._write(f"stopped kind={error.kind!r} reason={error.reason!r} message={error.message!r}")
 
     def warn(self, job: str, code: str, message: str) -> None:
         self.hear(WarningRaised(job, code, message))
+
+    def _write(self, line: str) -> None:
+        self._handler.handle(logging.makeLogRecord({"msg": "%s", "args": (line,)}))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written is tried once more

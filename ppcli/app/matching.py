@@ -43,6 +43,21 @@ def match(place: Workplace, target: str, files: Sequence[Found]) -> list[Match]:
     return sorted(matches, key=lambda one: order.index(one.job)) if len(order) > 1 else matches
 
 
+def completed_since(place: Workplace, target: str, known: set[str]) -> set[str]:
+    """The names that jobs which are not in `known` completed at `target`; those of them that have ended join it."""
+    names: set[str] = set()
+    for job_id in set(place.jobs.ids()) - known:
+        try:
+            plan = place.jobs.peek(job_id)
+        except Corrupt:
+            continue
+        if plan.target == target:
+            names |= {entry.name for entry in plan.files if entry.state is JobState.COMPLETED}
+        if plan.state.finished:
+            known.add(job_id)
+    return names
+
+
 def settle_ended(place: Workplace) -> None:
     """Jobs that were killed between their last file and their own end have nothing left to do: mark them completed.
     Those that were killed later, in their last fold, are folded again."""

@@ -14,7 +14,7 @@ from ppcli import source, steps
 from ppcli.app.agreeing import agree
 from ppcli.app.cancelling import cancel_job
 from ppcli.app.examining import Examination
-from ppcli.app.matching import Match, match, settle_ended
+from ppcli.app.matching import Match, completed_since, match, settle_ended
 from ppcli.app.planning import Examiner, Unchanged, check_chunk_size, unreadable
 from ppcli.app.rebuilding import reopen
 from ppcli.app.running import Runs, files_error, result, revive, run_job
@@ -167,8 +167,11 @@ class _Put:
         """The jobs to run, all held by this process: (job, positions of its files, was it there before). Looking at
         files may take long, so it happens outside the lock, and what was decided without it is checked again."""
         deadline = time.monotonic() + self._request.wait_lock
+        known = set(self._place.jobs.ids())
         while True:
             with self._place.jobs.deciding():
+                again = completed_since(self._place, self._target.url, known)
+                self._seen = {f: s for f, s in self._seen.items() if f.name not in again or isinstance(s, Unchanged)}
                 matches = self._match()
                 matched = {one.found for one in matches}
                 unseen = [found for found in self._files if found not in matched and found not in self._seen]
@@ -196,7 +199,8 @@ class _Put:
                 job = reopen(self._place, job_id)
                 held.append((job, [], True))
                 files = [one.found for one in matches if one.job == job_id]
-                if not {found.name for found in files} <= _unfinished_names(job):
+                left = {entry.name for entry in job.manifest.files if not entry.state.finished}
+                if not {found.name for found in files} <= left:
                     for other, _, _ in held:
                         other.close()
                     return None
@@ -298,10 +302,6 @@ class _Put:
         kept = [seen.failure for seen in self._seen.values() if isinstance(seen, FileEntry) and seen.failure]
         first = known[0] if known else revive(kept[0])
         return files_error(failed, len(self._files), first, kept=bool(errors))
-
-
-def _unfinished_names(job: Job) -> set[str]:
-    return {entry.name for entry in job.manifest.files if not entry.state.finished}
 
 
 def _stdin() -> BinaryIO:

@@ -144,6 +144,8 @@ def _conclude(job: Job, files: Sequence[int], asked: int, error: PpcliError | No
         _fold(job, log)
     finally:
         job.close()
+    if error is not None:
+        log.stopped(error)
     log.hear(JobFinished(job.id, state, error.exit_code if error else 0))
     log.close()
     return Ending(state, error, halted)

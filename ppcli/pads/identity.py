@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ppcli import disk
+from ppcli import disk, records
 from ppcli.errors import Credentials, Usage, local_error
 from ppcli.pads.key import KEY_FILE, UserKey
 
@@ -40,7 +40,7 @@ def read(root: Path) -> Identity | None:
         return None
     except OSError as error:
         raise local_error(error, "read the pad store") from error
-    values = json.loads(text)
+    values = records.loads(text)
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT or set(values) != set(Identity.__slots__):
         raise ValueError(f"not a {FORMAT}")
     found = Identity(**values)

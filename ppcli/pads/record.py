@@ -67,5 +67,5 @@ def decode(parts: Sequence[bytes], owner: str, numbers: Sequence[int]) -> tuple[
             chunk_size=int(values["chunk_size"]),
         )
         return str(values["name"]), version
-    except (zlib.error, ValueError, KeyError, TypeError, struct.error):
+    except (zlib.error, ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error):
         return None

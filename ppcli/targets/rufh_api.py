@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from ppcli.errors import Doubt, Rejected, Transient
+from ppcli.errors import Doubt, Rejected, SessionLost, Transient
 from ppcli.model import FilePlan
 from ppcli.target import Body
 from ppcli.targets.creation import GONE, CreationApi, still_there
@@ -71,13 +71,19 @@ class Api(CreationApi):
         if reply.status == 409:
             raise Transient("the server is at another offset")
         after = number(reply.headers, "upload-offset")
-        return offset + body.size if after is None else after
+        if after is not None:
+            return after
+        if "upload-complete" not in reply.headers:  # it may be a proxy's
+            return self.ask(url).offset
+        return offset + body.size
 
     def finish(self, url: str, size: int) -> str:
         """Mark an upload of `size` bytes as complete; gives where the server says the file is, else the upload's URL.
         Raises `Doubt` where it may be complete, `Rejected` where the server has all of it and cannot use it."""
         reply = self._patch(url, size, complete=True, expect=_FAILURES, patience=60.0 + size / _ASSEMBLY_RATE)
         if reply.status < 300:
+            if not _complete(reply) and not self._over(url):
+                raise Doubt("the server does not say that the upload is complete")
             location = reply.headers.get("location", "")
             return resolve(self.origin, path_of(self.origin, url), location) if location else url
         failure = refusal(self.origin, reply)
@@ -92,6 +98,13 @@ class Api(CreationApi):
             hint="Ask who runs the server; then send it with --fresh.",
             reason="processing",
         )
+
+    def _over(self, url: str) -> bool:
+        """After a success that does not tell and may be a proxy's: is it complete, or gone as what is over may be?"""
+        try:
+            return self.ask(url).complete
+        except SessionLost:
+            return True
 
     def cancel(self, url: str) -> None:
         """Repeatable; an upload that is gone is no error, nor is a server that cannot cancel."""

@@ -85,6 +85,8 @@ class Api:
 
     def head(self, key: str) -> Object | None:
         """Raises `Rejected` (`forbidden`) where it may not be looked at."""
+        if not key:  # that would be the bucket
+            return None
         headers = {"x-amz-checksum-mode": "ENABLED"}
         got = self._ask("HEAD", key, {}, headers)
         if isinstance(got, Fault) and got.status in (400, 403):  # a HEAD does not say why: ask in a way that does
@@ -98,13 +100,15 @@ class Api:
                 return None
             raise got.error()
         size = got.headers.get("content-length", "")
-        if not size.isdigit():
-            raise Transient("the server does not tell the size of an object")
+        if not (size.isdigit() and _etag(got)):
+            raise Transient("the server does not tell the size and the ETag of an object")
         return Object(key, int(size), _etag(got), when(got.headers.get("last-modified")), got.headers)
 
     def part_size(self, key: str, etag: str) -> int | None:
         """The size of the first part of a multipart object; None where the server cannot say."""
         got = self._ask("HEAD", key, {"partNumber": "1"})
+        if isinstance(got, Fault) and isinstance(error := got.error(), Transient):
+            raise error
         if isinstance(got, Fault) or got.headers.get("x-amz-mp-parts-count") != etag.rpartition("-")[2]:
             return None
         size = got.headers.get("content-length", "")
@@ -117,7 +121,7 @@ class Api:
             if got.status in (400, 412, 501):
                 return got
             raise got.error()
-        return got.headers
+        return _stored(got)
 
     def create(self, key: str, headers: Mapping[str, str]) -> str | Fault:
         """The id of a new upload; the fault where one of the headers was refused."""
@@ -126,7 +130,7 @@ class Api:
             if got.status in (400, 501):
                 return got
             raise got.error()
-        return s3_xml.parse(got.content).needed("UploadId")
+        return s3_xml.result(got.content).needed("UploadId")
 
     def part(
         self, key: str, upload: str, number: int, headers: Mapping[str, str], body: Body
@@ -141,7 +145,7 @@ class Api:
             if got.status in (400, 501):
                 return got
             raise got.error()
-        return got.headers
+        return _stored(got)
 
     def _check_open(self, key: str, upload: str) -> None:
         """Raises `SessionLost` where the upload is certain to be gone."""
@@ -183,7 +187,7 @@ class Api:
                 if got.unsupported or got.forbidden:
                     return None
                 raise got.error()
-            page = s3_xml.parse(got.content)
+            page = s3_xml.result(got.content)
             found += [_part(node, node.number("PartNumber"), node.number("Size")) for node in page.all("Part")]
             following = page.number("NextPartNumberMarker") if page.true("IsTruncated") else 0
             if following <= marker:
@@ -207,7 +211,7 @@ class Api:
         if s3_xml.error_of(got.content) is not None:
             return Fault.of(got, self._wire.host)
         try:
-            return s3_xml.parse(got.content)
+            return s3_xml.result(got.content)
         except Transient as error:
             raise Doubt(error.cause) from error
 
@@ -221,7 +225,7 @@ class Api:
         """In the order of the server, which is that of the keys' bytes."""
         query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
         while True:
-            page = s3_xml.parse(self._send("GET", None, query).content)
+            page = s3_xml.result(self._send("GET", None, query).content)
             read = _decoder(page)
             for node in page.all("Contents"):
                 etag = (node.text("ETag") or "").strip('"')
@@ -235,7 +239,7 @@ class Api:
         """Open uploads whose key begins with `prefix`. Raises `Rejected` (`unsupported`, `forbidden`)."""
         query = {"uploads": "", "prefix": prefix, "encoding-type": "url"}
         while True:
-            page = s3_xml.parse(self._send("GET", None, query).content)
+            page = s3_xml.result(self._send("GET", None, query).content)
             read = _decoder(page)
             for node in page.all("Upload"):
                 initiated, algorithm = when(node.text("Initiated")), (node.text("ChecksumAlgorithm") or "").strip()
@@ -251,7 +255,7 @@ class Api:
         digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
         headers = {"Content-Type": "application/xml", "Content-MD5": digest}
         reply = self._send("POST", None, {"delete": ""}, headers, content)
-        for node in s3_xml.parse(reply.content).all("Error"):
+        for node in s3_xml.result(reply.content).all("Error"):
             code, words = node.text("Code") or "", node.text("Message") or ""
             status = 403 if code == "AccessDenied" else 409
             raise Fault(status, code, words, self._wire.host, None, {}).error()
@@ -273,6 +277,13 @@ def _etag(reply: Reply) -> str:
     return reply.headers.get("etag", "").removeprefix("W/").strip('"')
 
 
+def _stored(reply: Reply) -> Mapping[str, str]:
+    """The headers of the reply to bytes. Without an ETag it is not from S3, and nobody knows what became of them."""
+    if not _etag(reply):
+        raise Doubt("the server's reply has no ETag")
+    return reply.headers
+
+
 def _part(node: s3_xml.Node, number: int, size: int) -> StoredPart:
     checksums = {
         algorithm: value
@@ -288,7 +299,7 @@ def _successful(reply: Reply, host: str) -> s3_xml.Node:
     if s3_xml.error_of(reply.content) is not None:
         error = Fault.of(reply, host).error()
         raise error if isinstance(error, Transient | SessionLost) else Transient(str(error))
-    return s3_xml.parse(reply.content)
+    return s3_xml.result(reply.content)
 
 
 def _decoder(page: s3_xml.Node) -> Callable[[str], str]:

@@ -58,6 +58,15 @@ def parse(content: bytes) -> Node:
         raise Transient("the reply is no XML of S3") from error
 
 
+def result(content: bytes) -> Node:
+    """What a request gives; its name ends with Result, on some servers with Response. Raises `Transient` for anything
+    else, such as a page in XHTML."""
+    node = parse(content)
+    if not node.name.endswith(("Result", "Response")):
+        raise Transient("the reply is no XML of S3")
+    return node
+
+
 def error_of(content: bytes) -> Node | None:
     """The error in a reply of any kind; None where there is none."""
     if b"<Error" not in content[:4096]:

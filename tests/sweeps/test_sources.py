@@ -1,0 +1,97 @@
+"""A source that changes, goes away or cannot be read any more, at every moment of its upload, for every protocol: what
+is stored is one of its revisions, or what was there before; anything else is exit 4 and names the file. Once the source
+is sound again, the same command stores it.
+
+The default run draws a few of these cases; `pytest --sweep tests/sweeps/test_sources.py` takes all."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import pytest
+from cli_kit import CHUNK, Cli, Ran
+from harness import Place
+from peers import Networked, Peer
+from sweeps.network_kit import impatient, stored_by
+from sweeps.source_kit import CHANGES, MOMENTS, REASONS, Change, Source, happens
+from test_bad_input import no_privileges
+from test_contract import UNDER_CONTRACT
+
+DRAWN = 4
+SIZE = 3 * CHUNK + 5
+Case = tuple[Change, str, int]
+
+pytestmark = pytest.mark.parametrize("peer", UNDER_CONTRACT, indirect=True)
+
+
+class Sender:
+    """A command line, and what is stored behind it."""
+
+    def __init__(self, root: Path, peer: Peer) -> None:
+        (root / "store").mkdir()
+        self.peer, self.root = peer, root
+        self.cli = Cli(root, f"file://{root}/store" if peer.url.startswith("file:") else peer.url)
+        self.cli.env["PPCLI_YES"] = "1"
+        if isinstance(peer, Networked) and peer.token:
+            self.cli.env["PPCLI_TOKEN"] = peer.token
+        self._place = Place(root / "direct", peer.url, CHUNK, getattr(peer, "http", None))
+
+    def put(self, name: str) -> Ran:
+        return self.cli.json("put", name, "--chunk-size", str(CHUNK), "--jobs", "1")
+
+    def stored(self, name: str) -> bytes | None:
+        return stored_by(self.cli, self.peer, self._place, name)
+
+
+@pytest.fixture
+def sender(root: Path, peer: Peer) -> Iterator[Sender]:
+    with impatient():
+        yield Sender(root, peer)
+
+
+def privileges(sender: Sender, change: Change) -> AbstractContextManager[None]:
+    """Whether a file may be read matters to everybody but root."""
+    return no_privileges(sender.cli) if change is Source.forbid else nullcontext()
+
+
+@pytest.mark.parametrize(
+    "how_many", [DRAWN, pytest.param(0, id="all", marks=[pytest.mark.sweep, pytest.mark.timeout(1200)])]
+)
+def test_a_source_that_changes_at_any_moment(sender: Sender, how_many: int, seed: int) -> None:
+    cases: list[Case] = [(change, *moment) for change in CHANGES for moment in MOMENTS]
+    if how_many:
+        cases = random.Random(f"{seed} {sender.peer.url.partition(':')[0]}").sample(cases, how_many)
+    for number, (change, moment, nth) in enumerate(cases):
+        rng = random.Random(f"{seed} {number}")
+        source, name = Source(sender.root / f"s{number}"), f"s{number}"
+        replaces = rng.random() < 0.5
+        if replaces:
+            source.write(rng.randbytes(SIZE))
+            assert sender.put(name).code == 0
+        source.write(rng.randbytes(SIZE))
+        with (
+            happens(source, lambda s=source, c=change, r=rng: c(s, r), moment, nth) as done,  # type: ignore[misc]
+            privileges(sender, change),
+        ):
+            ran = sender.put(name)
+        case = f"{change.__name__} at {moment} {nth}, {replaces=}, seed {seed}, {number}, {done=}"
+        check(sender, source, ran, case)
+
+
+def check(sender: Sender, source: Source, ran: Ran, case: str) -> None:
+    name, stored = source.path.name, sender.stored(source.path.name)
+    assert ran.code in (0, 4), (case, ran.result)
+    assert stored in source.revisions or (stored is None and ran.code), case
+    if ran.code:
+        error = ran.result["error"]
+        assert error["reason"] in REASONS and name in error["message"] and error["hint"], (case, error)
+        assert [one["reason"] for one in ran.of("file_failed")] == [error["reason"]], case
+        assert not re.search("bug|Errno", error["message"]), (case, error)
+    source.mend(random.Random(case).randbytes(SIZE + 1))
+    again = sender.put(name)
+    assert again.code == 0, (case, ran.result["error"], again.result["error"])
+    assert sender.stored(name) == source.revisions[-1], case
