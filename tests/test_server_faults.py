@@ -6,6 +6,7 @@ The application is called directly; what only shows on a socket or after a kill 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -83,6 +84,36 @@ def upload(depot: Depot, user: User, name: str = "a", chunks: int = 3) -> Sessio
 
 
 # the database
+
+
+@pytest.mark.parametrize("asset", [False, True])
+def test_the_data_dir_of_an_older_version_goes_on(root: Path, asset: bool) -> None:
+    """Format 1 had neither assets nor pads; some of its data dirs had the column `asset` already."""
+    depot = Depot(root / "data", ServerLimits())
+    owner = depot.users.add("me@example.org", "right password")
+    session = upload(depot, owner, chunks=1)
+    depot.close()
+    with contextlib.closing(sqlite3.connect(root / "data" / database.DATABASE)) as connection:
+        for table in ("assets", "pads", "pad_stores"):
+            connection.execute(f"DROP TABLE {table}")
+        if not asset:
+            connection.execute("ALTER TABLE sessions DROP COLUMN asset")
+        connection.execute("PRAGMA user_version=1")
+    depot = Depot(root / "data", ServerLimits(quota=1 << 20))
+    depot.cleanup.start()
+    assert depot.sessions.get(owner, session.id).uploaded == 1
+    assert depot.pads.make(owner, "1" * 32, 4096, "2" * 32).pads == 0
+    assert depot.assets.listed(owner, None, 1, 10) == ([], 0)
+    upload(depot, owner, "b")
+    depot.close()
+
+
+def test_the_data_dir_of_a_newer_version_is_left_alone(root: Path) -> None:
+    Depot(root / "data", ServerLimits()).close()
+    with contextlib.closing(sqlite3.connect(root / "data" / database.DATABASE)) as connection:
+        connection.execute("PRAGMA user_version=99")
+    with pytest.raises(Corrupt, match="format 99"):
+        Depot(root / "data", ServerLimits())
 
 
 def test_a_write_that_is_cancelled_takes_nobody_else_along(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def _with_stores(router: APIRouter, depot: Depot) -> APIRouter:
         raws = [bytes.fromhex(pad.header) for pad in body.pads]
         there = [(held, checked(raw, held, 0, _EMPTY), raw) for held, raw in zip(found, raws, strict=True) if held]
         for held, head, raw in there:
-            pads.files.erase(held.id, head, raw, held.secret)
+            pads.erase(held, head, raw)
         return EraseReply(erased=len(there))
 
     return router
