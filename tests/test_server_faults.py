@@ -433,3 +433,32 @@ def test_a_slow_disk_is_not_held_against_the_client() -> None:
             time.sleep(0.15)
 
     asyncio.run(run())
+
+
+def test_whoever_is_gone_before_the_first_piece_leaves_no_file_open(depot: Depot, owner: User) -> None:
+    session = upload(depot, owner)
+    depot.completer.complete(owner, session.id, {})
+    app, token = create(depot), depot.users.new_token(owner)
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "method": "GET",
+        "path": f"/api/files/{sha256(DATA)}/content",
+        "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {token}".encode())],
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Message) -> None:
+        pass
+
+    async def ask() -> None:
+        for _ in range(20):
+            await app(dict(scope), receive, send)
+
+    asyncio.run(ask())
+    before = len(list(Path("/dev/fd").iterdir()))
+    asyncio.run(ask())
+    assert len(list(Path("/dev/fd").iterdir())) < before + 10

@@ -11,6 +11,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from ppcli.server.assets import FIELDS_MAX
 from ppcli.server.refusal import Refused
 
+_FIELD = 64
+"""Bytes that a field counts for besides its name and its text: empty ones must not come without end either."""
+
 
 class Form:
     """`fields` are those that have come so far; `file_name` and `file_type` are of the large part, once it has begun.
@@ -88,15 +91,20 @@ class Form:
             self._found = True
             self.file_name = options.get(b"filename", b"").decode("utf-8", "surrogateescape")
             self.file_type = self._headers.get("content-type", b"").decode("latin-1")
+        else:
+            self._count(_FIELD + len(self._field))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._field == self._wanted:
             self._pieces.append(data[start:end])
             return
-        self._size += end - start
+        self._count(end - start)
+        self._text += data[start:end]
+
+    def _count(self, size: int) -> None:
+        self._size += size
         if self._size > FIELDS_MAX:
             raise Refused(413, f"The fields must not be above {FIELDS_MAX} bytes", code="validation_error")
-        self._text += data[start:end]
 
     def _part_ends(self) -> None:
         if self._field is not None and self._field != self._wanted:
