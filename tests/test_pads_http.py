@@ -88,6 +88,15 @@ def test_where_nobody_can_be_asked_the_flag_is_named_and_nothing_changes(box: Cl
     assert not (box.data / "pads-http").exists()
 
 
+def test_what_is_wrong_with_the_server_is_told_before_anybody_is_asked(box: Cli) -> None:
+    write(box, "a.bin", b"x")
+    put(box, "a.bin")
+    write(box, "a.bin", b"y")
+    box.env["PPCLI_TOKEN"] = "wrong"
+    ran = box.json("put", "a.bin")
+    assert (ran.code, ran.result["error"]["kind"]) == (3, "credentials")
+
+
 def test_yes_and_the_variable_answer(box: Cli) -> None:
     data = write(box, "a.bin", content("a", 3 * CHUNK))
     ran = box.json("put", "a.bin", "--chunk-size", str(CHUNK), "--yes")
