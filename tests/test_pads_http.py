@@ -25,7 +25,7 @@ from recording_proxy import Exchange, Proxy, Rule
 from server_kit import ServerProcess, running_server
 
 from ppcli.cli import boundary
-from ppcli.errors import Credentials, Transient
+from ppcli.errors import Credentials, Rejected, Transient
 from ppcli.pads import remote
 from ppcli.pads.index import State
 from ppcli.target import Accounts
@@ -426,6 +426,29 @@ def test_a_clock_that_was_set_back_stops_nothing(
         upload.complete()
         assert get(pads, "b") == content("b", 2 * CHUNK)
         audit(index(tmp_path))
+
+
+def test_what_cannot_be_wiped_now_hides_nothing(
+    tmp_path: Path, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise Rejected("There is no space left.", hint="", reason="quota")
+
+    with behind(server):
+        pads = target(tmp_path, chunk_size=CHUNK)
+        for name in ("a", "b"):
+            Upload(pads, name, content(name, 2 * CHUNK), chunk_size=CHUNK).put()
+        with monkeypatch.context() as now:
+            now.setattr(remote.RemotePads, "wipe", full)
+            with pytest.raises(Rejected):
+                pads.remove(["a"])
+            again = target(tmp_path, chunk_size=CHUNK)
+            assert get(again, "b") == content("b", 2 * CHUNK)
+            assert index(tmp_path).stale
+            with pytest.raises(Rejected):
+                again.remove(["b"])
+        assert get(target(tmp_path, chunk_size=CHUNK), "b") is None
+        assert not index(tmp_path).stale
 
 
 def test_a_login_works_here_too(tmp_path: Path, server: ServerProcess) -> None:
