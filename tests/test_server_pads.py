@@ -182,6 +182,7 @@ def test_a_store_is_made_once(client: PadsClient) -> None:
 def test_bounds(server: ServerProcess, client: PadsClient) -> None:
     large = PadsClient(server, key=UserKey(b"l" * 32))
     assert large.make(pad_size=(10 << 20) + 1).status == 413
+    assert large.make(pad_size=1).status == 422, "pads of nothing would be a quota of nothing"
     assert client.store("POST", "/reserve", {"index": client.index, "seq": 1, "addresses": []}).status == 422
     assert client.reserve(*range(1001)).status == 422
     wrong = client.call("PUT", "/api/pads/content", b"x", Pad_Secret="none", Pad_Index=client.index)

@@ -13,12 +13,12 @@ from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from ppcli.server.bodies import BINARY
 from ppcli.server.problems import problems
 from ppcli.server.ranges import Unsatisfiable, parse_range
 
 _PIECE = 1 << 20
 _KIND = "application/octet-stream"
-BINARY = {_KIND: {"schema": {"type": "string", "format": "binary"}}}
 RANGED: dict[int | str, dict[str, Any]] = problems(404, 416) | {
     200: {"content": BINARY, "description": "All of it"},
     206: {"content": BINARY, "description": "The range that was asked for"},
