@@ -25,7 +25,7 @@ from recording_proxy import Exchange, Proxy, Rule
 from server_kit import ServerProcess, running_server
 
 from ppcli.cli import boundary
-from ppcli.errors import Credentials, Transient
+from ppcli.errors import Credentials, Rejected, Transient
 from ppcli.pads import remote
 from ppcli.pads.index import State
 from ppcli.target import Accounts
@@ -86,6 +86,15 @@ def test_where_nobody_can_be_asked_the_flag_is_named_and_nothing_changes(box: Cl
     assert held_by(server) == before
     assert box.json("status", "--all").of("job") == [] == box.json("ls").of("object")
     assert not (box.data / "pads-http").exists()
+
+
+def test_what_is_wrong_with_the_server_is_told_before_anybody_is_asked(box: Cli) -> None:
+    write(box, "a.bin", b"x")
+    put(box, "a.bin")
+    write(box, "a.bin", b"y")
+    box.env["PPCLI_TOKEN"] = "wrong"
+    ran = box.json("put", "a.bin")
+    assert (ran.code, ran.result["error"]["kind"]) == (3, "credentials")
 
 
 def test_yes_and_the_variable_answer(box: Cli) -> None:
@@ -417,6 +426,29 @@ def test_a_clock_that_was_set_back_stops_nothing(
         upload.complete()
         assert get(pads, "b") == content("b", 2 * CHUNK)
         audit(index(tmp_path))
+
+
+def test_what_cannot_be_wiped_now_hides_nothing(
+    tmp_path: Path, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise Rejected("There is no space left.", hint="", reason="quota")
+
+    with behind(server):
+        pads = target(tmp_path, chunk_size=CHUNK)
+        for name in ("a", "b"):
+            Upload(pads, name, content(name, 2 * CHUNK), chunk_size=CHUNK).put()
+        with monkeypatch.context() as now:
+            now.setattr(remote.RemotePads, "wipe", full)
+            with pytest.raises(Rejected):
+                pads.remove(["a"])
+            again = target(tmp_path, chunk_size=CHUNK)
+            assert get(again, "b") == content("b", 2 * CHUNK)
+            assert index(tmp_path).stale
+            with pytest.raises(Rejected):
+                again.remove(["b"])
+        assert get(target(tmp_path, chunk_size=CHUNK), "b") is None
+        assert not index(tmp_path).stale
 
 
 def test_a_login_works_here_too(tmp_path: Path, server: ServerProcess) -> None:

@@ -6,6 +6,7 @@ The application is called directly; what only shows on a socket or after a kill 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -83,6 +84,36 @@ def upload(depot: Depot, user: User, name: str = "a", chunks: int = 3) -> Sessio
 
 
 # the database
+
+
+@pytest.mark.parametrize("asset", [False, True])
+def test_the_data_dir_of_an_older_version_goes_on(root: Path, asset: bool) -> None:
+    """Format 1 had neither assets nor pads; some of its data dirs had the column `asset` already."""
+    depot = Depot(root / "data", ServerLimits())
+    owner = depot.users.add("me@example.org", "right password")
+    session = upload(depot, owner, chunks=1)
+    depot.close()
+    with contextlib.closing(sqlite3.connect(root / "data" / database.DATABASE)) as connection:
+        for table in ("assets", "pads", "pad_stores"):
+            connection.execute(f"DROP TABLE {table}")
+        if not asset:
+            connection.execute("ALTER TABLE sessions DROP COLUMN asset")
+        connection.execute("PRAGMA user_version=1")
+    depot = Depot(root / "data", ServerLimits(quota=1 << 20))
+    depot.cleanup.start()
+    assert depot.sessions.get(owner, session.id).uploaded == 1
+    assert depot.pads.make(owner, "1" * 32, 4096, "2" * 32).pads == 0
+    assert depot.assets.listed(owner, None, 1, 10) == ([], 0)
+    upload(depot, owner, "b")
+    depot.close()
+
+
+def test_the_data_dir_of_a_newer_version_is_left_alone(root: Path) -> None:
+    Depot(root / "data", ServerLimits()).close()
+    with contextlib.closing(sqlite3.connect(root / "data" / database.DATABASE)) as connection:
+        connection.execute("PRAGMA user_version=99")
+    with pytest.raises(Corrupt, match="format 99"):
+        Depot(root / "data", ServerLimits())
 
 
 def test_a_write_that_is_cancelled_takes_nobody_else_along(tmp_path: Path) -> None:
@@ -402,3 +433,32 @@ def test_a_slow_disk_is_not_held_against_the_client() -> None:
             time.sleep(0.15)
 
     asyncio.run(run())
+
+
+def test_whoever_is_gone_before_the_first_piece_leaves_no_file_open(depot: Depot, owner: User) -> None:
+    session = upload(depot, owner)
+    depot.completer.complete(owner, session.id, {})
+    app, token = create(depot), depot.users.new_token(owner)
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "method": "GET",
+        "path": f"/api/files/{sha256(DATA)}/content",
+        "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {token}".encode())],
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Message) -> None:
+        await asyncio.sleep(0)  # as where the connection takes no more just now
+
+    async def ask() -> None:
+        for _ in range(20):
+            await app(dict(scope), receive, send)
+
+    asyncio.run(ask())
+    before = len(list(Path("/dev/fd").iterdir()))
+    asyncio.run(ask())
+    assert len(list(Path("/dev/fd").iterdir())) < before + 10

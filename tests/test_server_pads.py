@@ -148,6 +148,31 @@ def test_only_the_index_that_counts_may_write(client: PadsClient) -> None:
     assert client.write(0, b"new", counter=8).status == 200
 
 
+def test_a_write_under_way_reaches_no_pad_once_another_index_counts(client: PadsClient, server: ServerProcess) -> None:
+    client.reserve(0)
+    client.write(0, DATA, counter=7)
+    late = b"late" * 500 + client.head(0, b"late" * 500, counter=99)
+    incoming = server.data / "pads" / "incoming"
+    with contextlib.closing(server.connect()) as connection:
+        connection.putrequest("PUT", "/api/pads/content")
+        for name, value in {
+            "Authorization": f"Bearer {server.token}",
+            "Pad-Secret": client.pad(0).secret.hex(),
+            "Pad-Index": client.index,
+            "Content-Length": str(len(late)),
+        }.items():
+            connection.putheader(name, value)
+        connection.endheaders(late[:100])
+        until(lambda: any(incoming.iterdir()))
+        taken = client.store("POST", "/index", {"index": "2" * 32, "instead_of": client.index})
+        assert taken.status == 200
+        client.index = "2" * 32
+        assert client.write(0, b"new", counter=8).status == 200
+        connection.send(late[100:])
+        assert connection.getresponse().status == 412
+    assert client.payload(0) == b"new"
+
+
 def test_a_store_is_made_once(client: PadsClient) -> None:
     first = client.store("GET").json
     client.index = "4" * 32
@@ -157,6 +182,7 @@ def test_a_store_is_made_once(client: PadsClient) -> None:
 def test_bounds(server: ServerProcess, client: PadsClient) -> None:
     large = PadsClient(server, key=UserKey(b"l" * 32))
     assert large.make(pad_size=(10 << 20) + 1).status == 413
+    assert large.make(pad_size=1).status == 422, "pads of nothing would be a quota of nothing"
     assert client.store("POST", "/reserve", {"index": client.index, "seq": 1, "addresses": []}).status == 422
     assert client.reserve(*range(1001)).status == 422
     wrong = client.call("PUT", "/api/pads/content", b"x", Pad_Secret="none", Pad_Index=client.index)

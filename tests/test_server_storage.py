@@ -251,6 +251,22 @@ def test_a_whole_file_in_one_request(server: ServerProcess, size: int) -> None:
     assert server.call("GET", reply.json["download_url"]).body == data
 
 
+def test_forms_of_fields_without_end_are_refused(server: ServerProcess) -> None:
+    body, headers = form("file", b"", **{f"field{number}": "" for number in range(5000)})
+    assert server.call("POST", "/storage/upload", body, headers=headers).status == 413
+
+
+def test_a_type_that_would_break_a_header_is_refused(server: ServerProcess) -> None:
+    body, headers = form("file", b"x")
+    body = body.replace(b'"a.bin"\r\n', b'"a.bin"\r\nContent-Type: text/html\n\r\n')
+    assert server.call("POST", "/storage/upload", body, headers=headers).status == 400
+
+
+def test_metadata_are_bounded(server: ServerProcess) -> None:
+    assert server.begin(5, 5, metadata={"a": "b" * 1000}).status == 201
+    assert server.begin(5, 5, metadata={"a": "b" * (64 << 10)}).status == 413
+
+
 @pytest.mark.parametrize(
     ("fields", "code"),
     [

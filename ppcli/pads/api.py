@@ -6,12 +6,14 @@ Secrets and addresses go in headers and bodies, never in a path, which servers l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ppcli.errors import Damaged, Rejected, Temporary, Transient
 from ppcli.pads import header
+from ppcli.pads.identity import PAD_MAX, PAD_MIN
 from ppcli.pads.key import Pad
 from ppcli.target import Body
 from ppcli.transport import Reply, Request, Transport
@@ -21,6 +23,8 @@ T = TypeVar("T")
 
 MOST = 1000
 """Pads that one request may name."""
+_LARGEST = 2**53 - 1
+"""The largest number that the API knows."""
 _SUPERSEDED, _FALLEN = 412, 409
 _NO_STORE = "There is no such store"
 """Says a server that has pads; any other does not know the path."""
@@ -127,7 +131,11 @@ class Api:
         asked = Request("GET", "/api/pads/content", headers, expect=frozenset({404, 416}))
         with self._transport.stream(asked) as stream:
             if stream.status == 206:
-                yield from stream.pieces()
+                for piece in stream.pieces():
+                    yield piece[:length]
+                    length -= len(piece)
+                    if length < 0:
+                        raise Transient("the server sends more than was asked for")
             elif stream.status not in (404, 416):
                 raise Transient("the server does not answer with the range that was asked for")
 
@@ -152,7 +160,7 @@ class Api:
             raise Unheld
         if reply.status == _FALLEN:
             counter = reply.headers.get("pad-counter", "")
-            raise Fallen(int(counter) if counter.isascii() and counter.isdigit() else 0)
+            raise Fallen(int(counter) if re.fullmatch("[0-9]{1,19}", counter) else 0)
         if reply.status == _SUPERSEDED:
             raise Temporary(
                 f"The pads at {self._transport.origin.netloc} are used from another computer or data dir now.",
@@ -163,15 +171,24 @@ class Api:
     def _told(self, reply: Reply) -> Told:
         record = _record(reply)
         try:
-            return Told(
+            told = Told(
                 store_id=bytes.fromhex(record["store_id"]),
                 pad_size=int(record["pad_size"]),
                 index=str(record["index"]),
                 seq=int(record["seq"]),
                 pads=int(record["pads"]),
             )
-        except (KeyError, TypeError, ValueError):
-            raise Transient("the server's reply about its pads makes no sense") from None
+        except (KeyError, TypeError, ValueError, OverflowError):
+            told = None
+        if (
+            told is None
+            or len(told.store_id) != 16
+            or not PAD_MIN <= told.pad_size <= PAD_MAX
+            or not 0 <= told.seq <= _LARGEST
+            or not 0 <= told.pads <= _LARGEST
+        ):
+            raise Transient("the server's reply about its pads makes no sense")
+        return told
 
 
 def _record(reply: Reply) -> Mapping[str, Any]:

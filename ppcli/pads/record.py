@@ -66,6 +66,7 @@ def decode(parts: Sequence[bytes], owner: str, numbers: Sequence[int]) -> tuple[
             modified=float(values["modified"]),
             chunk_size=int(values["chunk_size"]),
         )
-        return str(values["name"]), version
+        fits = version.chunk_size > 0 and len(version.pads) == max(1, -(-version.size // version.chunk_size))
+        return (str(values["name"]), version) if fits else None
     except (zlib.error, ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error):
         return None

@@ -45,7 +45,7 @@ class RemotePads:
 
     def heads(self, numbers: Iterable[int]) -> Found:
         raws = self._api.heads([self._pad(number) for number in numbers])
-        return {pad.number: header.unpack(raw, pad.secret) for pad, raw in raws if raw is not None}
+        return {pad.number: self._head(raw, pad) for pad, raw in raws if raw is not None}
 
     def walk(self) -> Found:
         """Number by number, as long as the server says that it holds more of them."""
@@ -74,7 +74,7 @@ class RemotePads:
     def read_back(self, number: int, length: int) -> tuple[Header | None, str]:
         pad = self._pad(number)
         found = self._api.confirm(pad, length)
-        return (header.unpack(found[0], pad.secret), found[1]) if found else (None, "")
+        return (self._head(found[0], pad), found[1]) if found else (None, "")
 
     def write(self, number: int, stamp: Stamp, body: Body) -> Header:
         pad = self._pad(number)
@@ -106,6 +106,13 @@ class RemotePads:
         """A header with a counter that no pad has yet."""
         counter = max(self._floor + 1, time.time_ns())
         return Header(self._store_id, self._pad_size, stamp, length, digest, counter)
+
+    def _head(self, raw: bytes, pad: Pad) -> Header | None:
+        """The header that `raw` is. A server knows the secrets of pads that were written, so that it is of this store,
+        and no larger than a pad, is not proved by its being authentic."""
+        head = header.unpack(raw, pad.secret)
+        fits = head and (head.store_id, head.pad_size) == (self._store_id, self._pad_size)
+        return head if head and fits and head.length <= self._pad_size else None
 
     def _pad(self, number: int) -> Pad:
         return self._key.pad(self._store_id, number)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -189,15 +189,16 @@ class PadStore:
 
     @contextmanager
     def _looking(self) -> Iterator[State]:
-        """The state for reading; what a process before us had no time for is finished first."""
+        """The state for reading; what a process before us had no time for is finished first, if that can be done."""
         with self._ledger.look() as state:
             if self._tidied or not state.stale:
                 self._tidied = True
                 yield state
                 return
-        with self._changing() as state:
-            self._wipe(state, all_of_it=True)
+        with self._ledger.transaction() as state:
             self._tidied = True
+            with suppress(StepFailure, PpcliError):  # on a full disk, say; whoever writes meets it again
+                self._wipe(state, all_of_it=True)
             yield state
 
     @contextmanager

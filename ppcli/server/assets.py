@@ -161,6 +161,8 @@ class UploadRate:
 def plan(name: str, size: int, wish: int | None, about: About, limits: ServerLimits) -> Wanted:
     """How a file is cut into chunks: of the size that is wished for, within bounds. Raises `Refused` 413."""
     check_size(size, about.asset_type, limits)
+    if len(about.text()) > FIELDS_MAX:
+        raise Refused(413, f"The metadata must not be above {FIELDS_MAX} bytes", code="validation_error")
     chunk = min(max(wish or CHUNK_DEFAULT, limits.asset_chunk_min), limits.asset_chunk_max)
     return Wanted(name, "", "", size, chunk, count(size, chunk), asset=about.text())
 

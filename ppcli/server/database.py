@@ -22,7 +22,7 @@ T = TypeVar("T")
 DATABASE = "server.sqlite3"
 _GROUP = 64
 """How many writes share one commit, and so one fsync, at most."""
-_VERSION = 1
+_VERSION = 2
 _PATIENCE = 30.0
 """Seconds that another process (`--new-token`) may hold the write lock."""
 _MACHINE = {
@@ -60,9 +60,18 @@ CREATE TABLE entries (
 CREATE INDEX entries_by_sha256 ON entries (sha256, status);
 CREATE INDEX entries_by_name ON entries (user_id, filepath, hostname);
 CREATE INDEX entries_newest ON entries (user_id, status, changed_at DESC, id DESC);
-CREATE TABLE assets (
+"""
+_SINCE_2 = """
+CREATE TABLE IF NOT EXISTS assets (
     id TEXT PRIMARY KEY, entry INTEGER NOT NULL UNIQUE REFERENCES entries, about TEXT NOT NULL,
     asset_type TEXT NOT NULL, created_at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pad_stores (
+    id INTEGER PRIMARY KEY, user_id INTEGER NOT NULL REFERENCES users, tag TEXT NOT NULL, store_id BLOB NOT NULL,
+    pad_size INTEGER NOT NULL, current TEXT NOT NULL, seq INTEGER NOT NULL, created_at REAL NOT NULL,
+    UNIQUE (user_id, tag));
+CREATE TABLE IF NOT EXISTS pads (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, store INTEGER NOT NULL REFERENCES pad_stores, address BLOB NOT NULL UNIQUE);
+CREATE INDEX IF NOT EXISTS pads_by_store ON pads (store);
 """
 
 
@@ -139,12 +148,20 @@ class Database:
     def _prepare(self) -> None:
         with _transaction(self._connection):
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA user_version={_VERSION}")
-            elif version != _VERSION:
+            if version == _VERSION:
+                return
+            if version not in (0, 1):
                 raise sqlite3.DatabaseError(f"it has format {version}, this ppcli knows {_VERSION}")
+            if version == 0:
+                self._execute(_SCHEMA)
+            elif not any(row["name"] == "asset" for row in self._connection.execute("PRAGMA table_info(sessions)")):
+                self._execute("ALTER TABLE sessions ADD COLUMN asset TEXT")
+            self._execute(_SINCE_2)
+            self._execute(f"PRAGMA user_version={_VERSION}")
+
+    def _execute(self, statements: str) -> None:
+        for statement in filter(str.strip, statements.split(";")):
+            self._connection.execute(statement)
 
     def _write_groups(self) -> None:
         """The writer thread: take what waits, run it in one transaction, commit, and only then tell anyone."""

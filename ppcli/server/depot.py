@@ -72,7 +72,7 @@ class Depot:
         self.completer = Completer(self.database, self.files, self.sessions, live, placing)
         self.wholes = Wholes(self.database, self.files, placing, limits)
         self.pads = Pads(self.database, pad_files, limits)
-        self.pad_receiver = PadReceiver(pad_files, self.workers, self._takers)
+        self.pad_receiver = PadReceiver(self.pads, self.workers, self._takers)
         self.assets = Assets(self.database)
         self.upload_rate = UploadRate(limits.uploads_per_hour)
         self.single_shot = SingleShot(self.files, self.sessions, self.completer, self._takers)

@@ -14,6 +14,8 @@ from ppcli.server.refusal import Refused
 
 _FILE_NAME = re.compile(rb"(;\s*)filename=", re.IGNORECASE)
 """The parser would cut what is called `filename` after its last backslash, where it looks like a path of Windows."""
+_FIELD = 64
+"""Bytes that a field counts for besides its name and its text: empty ones must not come without end either."""
 
 
 class Form:
@@ -93,15 +95,20 @@ class Form:
             self._found = True
             self.file_name = options.get(b"file-name", b"").decode("utf-8", "surrogateescape")
             self.file_type = self._headers.get("content-type", b"").decode("latin-1")
+        else:
+            self._count(_FIELD + len(self._field))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._field == self._wanted:
             self._pieces.append(data[start:end])
             return
-        self._size += end - start
+        self._count(end - start)
+        self._text += data[start:end]
+
+    def _count(self, size: int) -> None:
+        self._size += size
         if self._size > FIELDS_MAX:
             raise Refused(413, f"The fields must not be above {FIELDS_MAX} bytes", code="validation_error")
-        self._text += data[start:end]
 
     def _part_ends(self) -> None:
         if self._field is not None and self._field != self._wanted:

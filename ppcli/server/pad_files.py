@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import xxhash
@@ -67,9 +67,17 @@ class PadFiles:
         finally:
             os.close(fd)
 
-    def place(self, pad: int, incoming: Path, head: Header, secret: bytes) -> None:
+    @contextlib.contextmanager
+    def nothing_placed(self) -> Iterator[None]:
+        """No pad changes meanwhile."""
+        with contextlib.ExitStack() as all_of_them:
+            for guard in self._guards:
+                all_of_them.enter_context(guard)
+            yield
+
+    def place(self, pad: int, incoming: Path, head: Header, secret: bytes, check: Callable[[], None]) -> None:
         """Make a file, which is durable, what the pad holds; durably. Raises `Refused` 409 where the counter does not
-        rise."""
+        rise, and what `check` raises, which is asked last."""
         path = self.path(pad)
         with self._guards[pad % _GUARDS]:
             old = header.unpack(self.head(pad), secret)
@@ -77,11 +85,12 @@ class PadFiles:
                 named = {"Pad-Counter": str(old.counter)}
                 raise Refused(409, "The counter of this pad is not below the one that was sent", headers=named)
             disk.make_dir(path.parent)
+            check()
             os.replace(incoming, path)
         disk.fsync_dir(path.parent)
 
-    def erase(self, pad: int, head: Header, raw: bytes, secret: bytes) -> None:
-        """Leave nothing in a pad but this header. Raises `Refused` 409 where the counter does not rise."""
+    def erase(self, pad: int, head: Header, raw: bytes, secret: bytes, check: Callable[[], None]) -> None:
+        """Leave nothing in a pad but this header. Raises as `place` does."""
         incoming = self.incoming()
         try:
             fd = disk.open_private(incoming, os.O_WRONLY)
@@ -90,7 +99,7 @@ class PadFiles:
                 disk.fsync(fd)
             finally:
                 os.close(fd)
-            self.place(pad, incoming, head, secret)
+            self.place(pad, incoming, head, secret, check)
         finally:
             incoming.unlink(missing_ok=True)
 

@@ -26,7 +26,7 @@ IndexHeader = Annotated[str, Header(alias="Pad-Index", pattern=_ID)]
 
 
 class MakeStore(BaseModel):
-    pad_size: Annotated[int, Field(ge=1, le=1 << 30, description="Bytes of a payload; counts for a new store only")]
+    pad_size: Annotated[int, Field(ge=64, le=1 << 30, description="Bytes of a payload; counts for a new store only")]
     index: Index
 
 

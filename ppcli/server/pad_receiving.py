@@ -15,8 +15,7 @@ from ppcli import disk
 from ppcli.pads import header
 from ppcli.pads.header import Header
 from ppcli.server.batches import hand_over
-from ppcli.server.pad_files import PadFiles
-from ppcli.server.pads import Held
+from ppcli.server.pads import Held, Pads
 from ppcli.server.refusal import Refused
 
 T = TypeVar("T")
@@ -25,20 +24,20 @@ T = TypeVar("T")
 class PadReceiver:
     """Called on the event loop; what takes the processor or waits for the disk runs in threads."""
 
-    def __init__(self, files: PadFiles, workers: Executor, takers: Executor) -> None:
-        self._files = files
+    def __init__(self, pads: Pads, workers: Executor, takers: Executor) -> None:
+        self._pads = pads
         self._workers = workers
         self._takers = takers
 
     async def receive(self, held: Held, length: int, body: AsyncIterator[bytes]) -> Header:
         """Store a pad from a body of `length` bytes; it is durable when this returns, and as it was before where it
-        raises. Raises `Refused` 400, 409 or 413, OSError, and whatever `body` raises."""
+        raises. Raises `Refused` 400, 409, 412 or 413, OSError, and whatever `body` raises."""
         payload = length - header.SIZE
         if payload < 0:
             raise Refused(400, f"A pad ends with its header of {header.SIZE} bytes")
         if payload > held.pad_size:
             raise Refused(413, f"A pad of this store holds {held.pad_size} bytes, not {payload}")
-        incoming = _Incoming(self._files, held, payload)
+        incoming = _Incoming(self._pads, held, payload)
         try:
             await self._run(self._workers, incoming.open)
             await hand_over(body, length, lambda pieces: self._run(self._takers, incoming.take, pieces), _other(length))
@@ -53,11 +52,11 @@ class PadReceiver:
 class _Incoming:
     """The bytes of one request. Its methods run in other threads, one at a time, and none after `close`."""
 
-    def __init__(self, files: PadFiles, held: Held, payload: int) -> None:
-        self._files = files
+    def __init__(self, pads: Pads, held: Held, payload: int) -> None:
+        self._pads = pads
         self._held = held
         self._payload = payload
-        self._path = files.incoming()
+        self._path = pads.files.incoming()
         self._fd = -1
         self._taken = 0
         self._head = b""
@@ -87,7 +86,7 @@ class _Incoming:
             head = checked(self._head, self._held, self._payload, self._digest.digest())
             disk.write_all(self._fd, self._head, 0)
             disk.fsync(self._fd)
-            self._files.place(self._held.id, self._path, head, self._held.secret)
+            self._pads.place(self._held, self._path, head)
             return head
 
     def close(self) -> None:

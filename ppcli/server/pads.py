@@ -16,8 +16,10 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ppcli.pads import header
+from ppcli.pads.header import Header
 from ppcli.server.database import Database
 from ppcli.server.limits import ServerLimits
 from ppcli.server.pad_files import PadFiles
@@ -25,15 +27,6 @@ from ppcli.server.quota import check_quota
 from ppcli.server.refusal import Refused
 from ppcli.server.users import User
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS pad_stores (
-    id INTEGER PRIMARY KEY, user_id INTEGER NOT NULL REFERENCES users, tag TEXT NOT NULL, store_id BLOB NOT NULL,
-    pad_size INTEGER NOT NULL, current TEXT NOT NULL, seq INTEGER NOT NULL, created_at REAL NOT NULL,
-    UNIQUE (user_id, tag));
-CREATE TABLE IF NOT EXISTS pads (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, store INTEGER NOT NULL REFERENCES pad_stores, address BLOB NOT NULL UNIQUE);
-CREATE INDEX IF NOT EXISTS pads_by_store ON pads (store);
-"""
 _MANY = 500
 """Addresses in one query."""
 
@@ -52,9 +45,11 @@ class PadStore:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A pad that its owner may write now."""
+    """A pad that its owner may write, as long as `index` counts."""
 
     id: int
+    store: int
+    index: str
     pad_size: int
     secret: bytes
 
@@ -67,8 +62,6 @@ class Pads:
         self._database = database
         self._limits = limits
         self._most = limits.chunk_max - header.SIZE
-        for statement in filter(str.strip, _TABLES.split(";")):
-            database.write(lambda c, s=statement: c.execute(s))  # type: ignore[misc]
 
     def find(self, user: User, tag: str) -> PadStore:
         """Raises `Refused` 404."""
@@ -91,8 +84,8 @@ class Pads:
         return self._database.write(change)
 
     def take_over(self, user: User, tag: str, index: str, instead_of: str) -> PadStore:
-        """From now on `index` counts. Once more is fine. Raises `Refused` 404, or 412 where another one counts than
-        `instead_of`."""
+        """From now on `index` counts, and what another one has under way reaches no pad any more. Once more is fine.
+        Raises `Refused` 404, or 412 where another one counts than `instead_of`."""
 
         def change(connection: sqlite3.Connection) -> PadStore:
             store = _store(connection, user, tag)
@@ -101,7 +94,8 @@ class Pads:
             connection.execute("UPDATE pad_stores SET current = ? WHERE id = ?", (index, store.id))
             return _store(connection, user, tag)
 
-        return self._database.write(change)
+        with self.files.nothing_placed():
+            return self._database.write(change)
 
     def reserve(self, user: User, tag: str, index: str, seq: int, addresses: Sequence[bytes]) -> int:
         """Hold pads at these addresses, durably; gives how many are new. Raises `Refused` 403, 404, 412 or 507."""
@@ -127,7 +121,7 @@ class Pads:
             if any(row["store"] != store.id for row in rows.values()):
                 raise Refused(403, "A pad belongs to another user or store")
             found = [(rows.get(_address(secret)), secret) for secret in secrets]
-            return [Held(row["id"], store.pad_size, secret) if row else None for row, secret in found]
+            return [Held(row["id"], store.id, index, store.pad_size, secret) if row else None for row, secret in found]
 
         return self._database.write(change)
 
@@ -140,7 +134,21 @@ class Pads:
             raise Refused(403, "This pad belongs to another user")
         if row["current"] != index:
             raise _superseded()
-        return Held(row["id"], row["pad_size"], secret)
+        return Held(row["id"], row["store"], index, row["pad_size"], secret)
+
+    def place(self, held: Held, incoming: Path, head: Header) -> None:
+        """Make a file what a pad holds, see `PadFiles.place`. Raises `Refused` 409, or 412."""
+        self.files.place(held.id, incoming, head, held.secret, lambda: self._check_counts(held))
+
+    def erase(self, held: Held, head: Header, raw: bytes) -> None:
+        """Leave nothing in a pad but this header. Raises `Refused` 409, or 412."""
+        self.files.erase(held.id, head, raw, held.secret, lambda: self._check_counts(held))
+
+    def _check_counts(self, held: Held) -> None:
+        """A request may take long: another index may count by now."""
+        asked = "SELECT current FROM pad_stores WHERE id = ?"
+        if self._database.read(lambda c: c.execute(asked, (held.store,)).fetchone())["current"] != held.index:
+            raise _superseded()
 
     def readable(self, user: User, addresses: Sequence[bytes]) -> list[int | None]:
         """The ids of the pads at these addresses; None where the user has none."""

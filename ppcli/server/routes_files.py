@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Request, Response
 
-from ppcli.server.bodies import BINARY_BODY, declared_length
+from ppcli.server.bodies import BINARY_BODY, needed_length
 from ppcli.server.depot import Depot
 from ppcli.server.entries import Deletion
 from ppcli.server.fields import LARGEST, FilePathInQuery, HostNameInQuery, SecondsInQuery, Sha256InPath
@@ -146,9 +146,7 @@ def _with_content(router: APIRouter, depot: Depot) -> APIRouter:
     ) -> CompleteReply:
         """Send a small file (see `/api/limits`) as a whole: it is stored, entered and durable when the reply comes.
         Once more is fine."""
-        length = declared_length(request)
-        if length is None:
-            raise Refused(411, "Content-Length is needed")
+        length = needed_length(request)
         if length > depot.wholes.most:
             raise Refused(413, f"A file that is sent whole must not be above {depot.wholes.most} bytes")
         body = await request.body()

@@ -7,6 +7,7 @@ import os
 
 from fastapi import APIRouter, Request, Response
 
+from ppcli.server.bodies import BINARY_BODY, needed_length
 from ppcli.server.depot import Depot
 from ppcli.server.gate import Caller
 from ppcli.server.pad_models import (
@@ -31,12 +32,11 @@ from ppcli.server.pad_receiving import checked
 from ppcli.server.pads import PadStore
 from ppcli.server.problems import problems
 from ppcli.server.refusal import Refused
-from ppcli.server.streaming import BINARY, RANGED, open_file, ranged
+from ppcli.server.streaming import RANGED, open_file, ranged
 from ppcli.server.users import User
 
 _EMPTY = bytes.fromhex("99aa06d3014798d86001c324468d497f")
 """XXH3-128 of no bytes."""
-_BODY = {"requestBody": {"required": True, "content": BINARY}}
 
 
 def pads_router(depot: Depot) -> APIRouter:
@@ -76,7 +76,7 @@ def _with_stores(router: APIRouter, depot: Depot) -> APIRouter:
         raws = [bytes.fromhex(pad.header) for pad in body.pads]
         there = [(held, checked(raw, held, 0, _EMPTY), raw) for held, raw in zip(found, raws, strict=True) if held]
         for held, head, raw in there:
-            pads.files.erase(held.id, head, raw, held.secret)
+            pads.erase(held, head, raw)
         return EraseReply(erased=len(there))
 
     return router
@@ -112,17 +112,15 @@ def _with_pads(router: APIRouter, depot: Depot) -> APIRouter:
             os.close(fd)
             raise
 
-    @router.put("/api/pads/content", openapi_extra=_BODY, responses=problems(403, 404, 409, 411, 412, 503, 507))
+    @router.put("/api/pads/content", openapi_extra=BINARY_BODY, responses=problems(403, 404, 409, 411, 412, 503, 507))
     async def write_pad(
         secret: SecretHeader, index: IndexHeader, request: Request, response: Response, user: Caller
     ) -> WriteReply:
         """Write the pad that this secret opens: its payload, then its header, whose counter has to be above the one
         before. It is durable when the reply comes; until then the pad is what it was."""
-        length = request.headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()):
-            raise Refused(411, "Content-Length is needed")
+        length = needed_length(request)
         held = await asyncio.to_thread(pads.writable, user, bytes.fromhex(secret), index)
-        head = await depot.pad_receiver.receive(held, int(length), request.stream())
+        head = await depot.pad_receiver.receive(held, length, request.stream())
         return WriteReply(counter=head.counter, length=head.length, digest=head.digest.hex())
 
     return router

@@ -239,7 +239,7 @@ def _about(form: Form) -> About:
         about = About(AssetType(text), kind, form.fields.get("is_public") in ("true", "1"), metadata)
     except (ValueError, RecursionError):
         raise Refused(400, "asset_type or metadata makes no sense", code="validation_error") from None
-    if not re.match(MIME_TYPE, kind):
+    if not re.fullmatch(MIME_TYPE, kind):
         raise Refused(400, "The type of the file makes no sense", code="validation_error")
     return about
 

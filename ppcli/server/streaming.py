@@ -11,13 +11,14 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
+from ppcli.server.bodies import BINARY
 from ppcli.server.problems import problems
 from ppcli.server.ranges import Unsatisfiable, parse_range
 
 _PIECE = 1 << 20
 _KIND = "application/octet-stream"
-BINARY = {_KIND: {"schema": {"type": "string", "format": "binary"}}}
 RANGED: dict[int | str, dict[str, Any]] = problems(404, 416) | {
     200: {"content": BINARY, "description": "All of it"},
     206: {"content": BINARY, "description": "The range that was asked for"},
@@ -55,18 +56,28 @@ async def _reply(
     headers.setdefault("Content-Type", _KIND)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
-    fd = await asyncio.to_thread(file)
-    return StreamingResponse(_pieces(fd, *span), status, headers)
+    return _FileReply(await asyncio.to_thread(file), span, status, headers)
+
+
+class _FileReply(StreamingResponse):
+    """It closes the file also where nobody is there any more to be sent a first piece."""
+
+    def __init__(self, fd: int, span: tuple[int, int], status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(_pieces(fd, *span), status, headers)
+        self._fd = fd
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            os.close(self._fd)
 
 
 async def _pieces(fd: int, start: int, end: int) -> AsyncIterator[bytes]:
     """The range, each piece read in a thread. The file may lose its name meanwhile; it stays readable."""
-    try:
-        while start < end:
-            piece = await asyncio.to_thread(os.pread, fd, min(_PIECE, end - start), start)
-            if not piece:
-                raise OSError("stored content is shorter than it was")
-            start += len(piece)
-            yield piece
-    finally:
-        os.close(fd)
+    while start < end:
+        piece = await asyncio.to_thread(os.pread, fd, min(_PIECE, end - start), start)
+        if not piece:
+            raise OSError("stored content is shorter than it was")
+        start += len(piece)
+        yield piece

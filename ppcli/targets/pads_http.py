@@ -59,7 +59,7 @@ class HttpPadTarget(PadTarget):
         return replace(super().limits(size) if known else _UNKNOWN, remote=True)
 
     def cost(self, files: Sequence[FilePlan], sums: Mapping[str, Sequence[str]]) -> Cost:
-        store = self._site.opened
+        store = self._store()
         pad_size = store.identity.pad_size if store else self._chunk_size or PAD_DEFAULT
         kept = sum(_unchanged(store, name, of_chunks) for name, of_chunks in sums.items()) if store else 0
         wanted = sum(file.chunks + record.expected_pads(file.name, file.chunks, pad_size) for file in files) - kept
