@@ -373,9 +373,11 @@ def crc64nvme(data: bytes) -> str:
     return base64.b64encode(bytes.fromhex(hexadecimal)).decode()
 
 
+REFUSED = error(400, "XAmzContentChecksumMismatch")
+
+
 def test_where_trailers_are_checked_a_part_is_read_once(make: Make, source: Source) -> None:
-    refused = error(400, "XAmzContentChecksumMismatch")
-    target, wire = make(UPLOADS, *checked(fine(etag="x"), refused, verifies=True))
+    target, wire = make(UPLOADS, *checked(fine(etag="x"), REFUSED, verifies=True))
     session = target.open(PLAN, None, None)
     value = crc64nvme(PARTS[0])
     right, wrong = wire.bodies[-2:]
@@ -394,6 +396,35 @@ def test_where_trailers_are_checked_a_part_is_read_once(make: Make, source: Sour
     target, _ = make(fine(etag="opaque", **{"x-amz-checksum-crc64nvme": "AAAA"}))
     with pytest.raises(Damaged):
         send(target, source, session)
+
+
+@pytest.mark.parametrize("answer", [NO_TRAILER, error(501, "NotImplemented"), fine(etag="frames")])
+def test_where_trailers_are_not_taken_any_more_a_part_goes_again_without(
+    make: Make, source: Source, answer: Answer
+) -> None:
+    """What answers without a word of the checksum may have stored the frames among the bytes."""
+    target, _ = make(UPLOADS, *checked(fine(etag="x"), REFUSED, verifies=True))
+    session = target.open(PLAN, None, None)
+    stored = fine(etag="opaque", **{"x-amz-checksum-crc64nvme": crc64nvme(PARTS[0])})
+    target, wire = make(answer, stored, stored)
+    assert send(target, source, session).evidence is Evidence.CONTENT
+    assert send(target, source, session).evidence is Evidence.CONTENT
+    assert ["x-amz-trailer" in request.headers for _, request in wire.asked] == [True, False, False]
+    assert wire.bodies[1] == PARTS[0]
+    again, wire = make(stored)
+    assert send(again, source, session).evidence is Evidence.CONTENT
+    assert "x-amz-trailer" not in wire.asked[0][1].headers
+
+
+@pytest.mark.parametrize("answer", [REFUSED, error(400, "BadDigest"), error(400, "RequestTimeout")])
+def test_what_went_wrong_on_its_way_is_no_word_against_trailers(make: Make, source: Source, answer: Answer) -> None:
+    target, _ = make(UPLOADS, *checked(fine(etag="x"), REFUSED, verifies=True))
+    session = target.open(PLAN, None, None)
+    target, wire = make(answer, fine(etag="x", **{"x-amz-checksum-crc64nvme": crc64nvme(PARTS[0])}))
+    with pytest.raises(Transient):
+        send(target, source, session)
+    assert send(target, source, session).evidence is Evidence.CONTENT
+    assert all("x-amz-trailer" in request.headers for _, request in wire.asked)
 
 
 @pytest.mark.parametrize("size", [0, 1, 8 * MIB - 1, 8 * MIB, 8 * MIB + 1, 20 * MIB])
