@@ -235,9 +235,7 @@ class _Pipeline:
             self._feed.ended(index, again=True)
         except SessionLost as lost:  # one that was taken over, and ended by whoever began it
             assert index is not None
-            again = index not in self._context.reopened
-            self._context.reopened.add(index)
-            if not again:
+            if not (again := self._context.reopens(index)):
                 self._fail(index, forgotten(self._job.manifest.files[index].name, lost))
             self._feed.ended(index, again=again)
         except Exception as error:  # a worker must not die silently: everything else becomes the run's error
@@ -273,8 +271,7 @@ class _Pipeline:
         """The session is gone, or behind: once, the file is opened anew; the second time it has failed."""
         if not self._feed.drop(run):
             return
-        run.lost, run.again = lost, run.index not in self._context.reopened
-        self._context.reopened.add(run.index)
+        run.lost, run.again = lost, self._context.reopens(run.index)
         if not run.again:
             self._fail(run.index, lost_again(run, lost))
 
