@@ -20,7 +20,7 @@ from ppcli.hashing import Hashes
 from ppcli.jobfiles import JOURNAL
 from ppcli.jobs import Job
 from ppcli.manifest import Manifest
-from ppcli.model import Action, ChunkState, JobState
+from ppcli.model import Action, ChunkState, FilePlan, JobState, Remote, Session
 
 CHUNK = 100
 
@@ -224,6 +224,31 @@ def test_a_session_is_reopened_once_and_the_second_loss_fails_the_file(place: Pl
     failure = place.store.peek(job.id).files[0].failure
     assert failure is not None and failure.reason == "session_lost"
     assert target.calls["open"] == 2
+
+
+@pytest.mark.parametrize(("times", "state"), [(1, JobState.COMPLETED), (2, JobState.FAILED)])
+def test_a_session_that_is_taken_over_and_gone_at_once_is_replaced_once(
+    place: Place, times: int, state: JobState
+) -> None:
+    """Whoever began it has completed it, or given it up, since it was found."""
+    target = TakenOver()
+    gone = iter(range(times))
+
+    def lose(step: str, name: str, chunk: int | None) -> None:
+        if (step, name) == ("survey", "a") and next(gone, None) is not None:
+            raise SessionLost("no such upload")
+
+    target.fault = lose
+    job = place.job([place.source("a", bytes(3 * CHUNK)), place.source("b", b"b")], jobs=1)
+    assert run(job, target) is None
+    assert [entry.state for entry in job.manifest.files] == [state, JobState.COMPLETED]
+
+
+class TakenOver(MemoryTarget):
+    """Every session is one that somebody else began."""
+
+    def open(self, file: FilePlan, old: Session | None, base: Remote | None) -> Session:
+        return replace(super().open(file, old, base), taken_over=True)
 
 
 def test_a_failed_fsync_halts_and_keeps_what_was_durable(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

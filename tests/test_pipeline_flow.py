@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from harness import Place, quick_retries, run
@@ -17,6 +18,7 @@ from ppcli.errors import Temporary
 from ppcli.halt import Stopped
 from ppcli.jobs import Job
 from ppcli.model import ChunkState, Evidence, JobState, Session
+from ppcli.pipeline import crew
 from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.recorder import Ticket
 from ppcli.pipeline.work import OpenFiles
@@ -200,6 +202,39 @@ def test_a_call_that_gets_stuck_after_many_quick_ones_brings_the_others_out(plac
     target.fault = call
     job = place.job([place.source("big", bytes(3000 * CHUNK))], jobs=12)
     assert run(job, target) is None
+
+
+def test_beside_a_stuck_call_quick_work_is_not_left_alone_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is sent to rest so that another one does it all stands still until the clock tells better."""
+    clock = [0.0]
+    rests: list[float] = []
+    monkeypatch.setattr(crew, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(crew, "resource", SimpleNamespace(getrusage=lambda _: Usage(), RUSAGE_SELF=0))
+    workers = crew.Crew(threading.Lock(), lambda: True, lambda: None)
+
+    class Resting:
+        def wait(self) -> None:
+            rests.append(clock[0])
+            for _ in range(2):
+                clock[0] += 0.05
+                workers.watch()
+
+        def notify(self) -> None: ...
+
+    monkeypatch.setattr(workers, "_condition", Resting())
+    workers.join()  # the one that is stuck
+    workers.join()
+    while clock[0] < 10:
+        clock[0] += 0.001
+        workers.back()
+    assert 1 <= len(rests) < 15
+
+
+class Usage:
+    """Of a process that needs next to nothing."""
+
+    ru_utime = ru_stime = 0.0
+    ru_nvcsw = 0
 
 
 def test_what_nobody_waits_for_is_recorded_before_long(place: Place) -> None:

@@ -300,17 +300,18 @@ def test_a_head_without_a_reason_is_asked_again_with_one(make: Make) -> None:
         target.find("x")
 
 
-def bucket(*names: str) -> Answer:
+def bucket(*names: str, more: bool = True) -> Answer:
     keys = "".join(f"<Contents><Key>pre/{name}</Key><Size>1</Size><ETag>x</ETag></Contents>" for name in names)
-    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
-    return fine(f"<ListBucketResult>{keys}{more}</ListBucketResult>")
+    token = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>" if more else ""
+    return fine(f"<ListBucketResult>{keys}{token}</ListBucketResult>")
 
 
 NAMES = [f"d/{number:03}" for number in range(100)]
 
 
 def test_one_listing_tells_which_names_are_new(make: Make) -> None:
-    target, wire = make(bucket("d/000", "d/005"), bucket("d/050x", "d/1", "d/2"), *[MISSING] * 3)
+    """Some servers list folder by folder, and not in the order of the keys."""
+    target, wire = make(bucket("d/1/x", "d/000"), bucket("d/2", "d/050x", "d/005", more=False), *[MISSING] * 3)
     target.foresee(NAMES)
     assert len(wire.asked) == 2
     for name in ("d/001", "d/000", "d/005", "d/099", "d/001"):
@@ -318,7 +319,9 @@ def test_one_listing_tells_which_names_are_new(make: Make) -> None:
     assert [request.path for _, request in wire.asked[2:]] == [f"/box/pre/d/{name}" for name in ("000", "005", "001")]
 
 
-@pytest.mark.parametrize("answer", [error(403, "AccessDenied"), error(501, "NotImplemented")])
+@pytest.mark.parametrize(
+    "answer", [error(403, "AccessDenied"), error(501, "NotImplemented"), error(404, "NoSuchBucket"), (400, {}, "")]
+)
 def test_without_a_listing_each_name_is_asked_for(make: Make, answer: Answer) -> None:
     target, wire = make(answer, MISSING)
     target.foresee(NAMES)
@@ -373,9 +376,11 @@ def crc64nvme(data: bytes) -> str:
     return base64.b64encode(bytes.fromhex(hexadecimal)).decode()
 
 
+REFUSED = error(400, "XAmzContentChecksumMismatch")
+
+
 def test_where_trailers_are_checked_a_part_is_read_once(make: Make, source: Source) -> None:
-    refused = error(400, "XAmzContentChecksumMismatch")
-    target, wire = make(UPLOADS, *checked(fine(etag="x"), refused, verifies=True))
+    target, wire = make(UPLOADS, *checked(fine(etag="x"), REFUSED, verifies=True))
     session = target.open(PLAN, None, None)
     value = crc64nvme(PARTS[0])
     right, wrong = wire.bodies[-2:]
@@ -394,6 +399,35 @@ def test_where_trailers_are_checked_a_part_is_read_once(make: Make, source: Sour
     target, _ = make(fine(etag="opaque", **{"x-amz-checksum-crc64nvme": "AAAA"}))
     with pytest.raises(Damaged):
         send(target, source, session)
+
+
+@pytest.mark.parametrize("answer", [NO_TRAILER, error(501, "NotImplemented"), fine(etag="frames")])
+def test_where_trailers_are_not_taken_any_more_a_part_goes_again_without(
+    make: Make, source: Source, answer: Answer
+) -> None:
+    """What answers without a word of the checksum may have stored the frames among the bytes."""
+    target, _ = make(UPLOADS, *checked(fine(etag="x"), REFUSED, verifies=True))
+    session = target.open(PLAN, None, None)
+    stored = fine(etag="opaque", **{"x-amz-checksum-crc64nvme": crc64nvme(PARTS[0])})
+    target, wire = make(answer, stored, stored)
+    assert send(target, source, session).evidence is Evidence.CONTENT
+    assert send(target, source, session).evidence is Evidence.CONTENT
+    assert ["x-amz-trailer" in request.headers for _, request in wire.asked] == [True, False, False]
+    assert wire.bodies[1] == PARTS[0]
+    again, wire = make(stored)
+    assert send(again, source, session).evidence is Evidence.CONTENT
+    assert "x-amz-trailer" not in wire.asked[0][1].headers
+
+
+@pytest.mark.parametrize("answer", [REFUSED, error(400, "BadDigest"), error(400, "RequestTimeout")])
+def test_what_went_wrong_on_its_way_is_no_word_against_trailers(make: Make, source: Source, answer: Answer) -> None:
+    target, _ = make(UPLOADS, *checked(fine(etag="x"), REFUSED, verifies=True))
+    session = target.open(PLAN, None, None)
+    target, wire = make(answer, fine(etag="x", **{"x-amz-checksum-crc64nvme": crc64nvme(PARTS[0])}))
+    with pytest.raises(Transient):
+        send(target, source, session)
+    assert send(target, source, session).evidence is Evidence.CONTENT
+    assert all("x-amz-trailer" in request.headers for _, request in wire.asked)
 
 
 @pytest.mark.parametrize("size", [0, 1, 8 * MIB - 1, 8 * MIB, 8 * MIB + 1, 20 * MIB])

@@ -420,6 +420,22 @@ def test_a_tree_is_read_side_by_side_and_told_in_order(rig: Rig) -> None:
     assert (again.result["files_unchanged"], again.result["bytes_sent"]) == (13, 0)
 
 
+def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed(rig: Rig) -> None:
+    old, new = rig.cli.source("old.bin", 3 * RANGE), rig.cli.source("new.bin", 3 * RANGE)
+    assert rig.cli("put", "old.bin", "--name", "big.bin").code == 0
+    replaced: list[int] = []
+
+    def replace(seen: Exchange) -> None:
+        replaced.append(rig.cli("put", "new.bin", "--name", "big.bin", "--to", rig.s3.url(rig.bucket)).code)
+
+    rig.proxy.at(Rule(lambda seen: seen.range.startswith(f"bytes={RANGE}-"), replace))
+    ran = rig.cli.json("get", "big.bin", "there")
+    assert (ran.code, ran.result["error"]["reason"], replaced) == (5, "changed", [0])
+    assert not (rig.root / "there").exists()
+    assert rig.cli("get", "big.bin", "there").code == 0
+    assert (rig.root / "there").read_bytes() == new != old
+
+
 def test_what_was_damaged_on_the_server_is_not_kept(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that answers with other bytes than its own digest says."""
     rig.cli.source("big.bin", 3 * RANGE)

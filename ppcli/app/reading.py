@@ -49,7 +49,7 @@ class Reader:
         try:
             while start is not None or coming:
                 while start is not None and self._room.acquire(blocking=not coming):
-                    coming.append(self._pool.submit(self._range, store, remote, start, min(RANGE, remote.size - start)))
+                    coming.append(self._asked(store, remote, start))
                     start = next(starts, None)
                 data = coming[0].result()
                 for at in range(0, len(data), PIECE):
@@ -61,7 +61,15 @@ class Reader:
                 future.cancel()
                 self._room.release()
 
-    def _range(self, store: Ranged, remote: Remote, start: int, size: int) -> memoryview:
+    def _asked(self, store: Ranged, remote: Remote, start: int) -> Future[memoryview]:
+        try:
+            return self._pool.submit(self._range, store, remote, start)
+        except RuntimeError:  # closed meanwhile: others wait for the same room, to learn that
+            self._room.release()
+            raise
+
+    def _range(self, store: Ranged, remote: Remote, start: int) -> memoryview:
+        size = min(RANGE, remote.size - start)
         data, at = memoryview(bytearray(size)), 0
 
         def begin(done: int) -> Iterator[memoryview]:  # a reply may break off behind its last byte

@@ -74,6 +74,12 @@ class Context:
         run.skipped = run.skipped[0] + 1, run.skipped[1] + size
         self.meter.skipped(1, size)
 
+    def reopens(self, index: int) -> bool:
+        """Whether a file whose session is lost gets another: once in a run."""
+        first = index not in self.reopened
+        self.reopened.add(index)
+        return first
+
     def discard(self, session: Session, plan: FilePlan, entry: FileEntry) -> None:
         """Free what a lost session still holds, as far as one attempt does; its successor needs nothing of it."""
         with contextlib.suppress(PpcliError, StepFailure):

@@ -91,7 +91,9 @@ class Crew:
     def watch(self) -> None:
         """Nobody came back since the last time, and there is work: what is being done takes long."""
         if self._returns == self._watched and self._wanted():
-            self._average, self._alone = _AT_FIRST, False
+            if self._alone:  # whoever is awake is held up by one piece, and those that could go on were sent to rest
+                self._put_off()
+            self._average = _AT_FIRST
             self.call()
         self._watched = self._returns
 
@@ -102,10 +104,14 @@ class Crew:
         pieces = self._returns - self._measured
         self._measured_at, self._usage, self._measured = now, usage, self._returns
         small = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime < _SMALL * pieces
-        if self._alone:
-            self._alone = small and usage.ru_nvcsw - before.ru_nvcsw < _WAITS * pieces
-            self._patience = max(1, self._patience // 2) if self._alone else min(_PATIENCE, self._patience * 4)
-            self._again_in = self._patience
-        else:
+        if not self._alone:
             self._again_in -= 1
             self._alone = small and self._again_in <= 0
+        elif small and usage.ru_nvcsw - before.ru_nvcsw < _WAITS * pieces:
+            self._again_in = self._patience = max(1, self._patience // 2)
+        else:
+            self._put_off()
+
+    def _put_off(self) -> None:
+        self._alone = False
+        self._again_in = self._patience = min(_PATIENCE, self._patience * 4)

@@ -59,6 +59,11 @@ def lost_again(run: FileRun, lost: SessionLost) -> PpcliError:
             hint="Check its disk; 'ppcli resume' sends what it lacks.",
             reason="behind",
         )
+    return forgotten(name, lost)
+
+
+def forgotten(name: str, lost: SessionLost) -> Rejected:
+    """The error for a file whose session was simply gone for the second time."""
     return Rejected(
         f"The target forgot the upload of {name} twice: {lost.cause}.",
         hint="Find out why its sessions end early, then run 'ppcli resume'.",

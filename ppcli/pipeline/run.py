@@ -25,7 +25,7 @@ from ppcli.halt import Halt, Stopped
 from ppcli.hashing import Hashes
 from ppcli.jobs import Job
 from ppcli.pipeline.context import Context, failure, retrying
-from ppcli.pipeline.expiry import Forecast, lost_again, starting_over
+from ppcli.pipeline.expiry import Forecast, forgotten, lost_again, starting_over
 from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Meter, Pace, Ramp
 from ppcli.pipeline.opening import Opened, Opener, Opening, Postponed
@@ -233,6 +233,11 @@ class _Pipeline:
         except Recut:
             assert index is not None
             self._feed.ended(index, again=True)
+        except SessionLost as lost:  # one that was taken over, and ended by whoever began it
+            assert index is not None
+            if not (again := self._context.reopens(index)):
+                self._fail(index, forgotten(self._job.manifest.files[index].name, lost))
+            self._feed.ended(index, again=again)
         except Exception as error:  # a worker must not die silently: everything else becomes the run's error
             known = _known(error)
             if index is not None:
@@ -266,8 +271,7 @@ class _Pipeline:
         """The session is gone, or behind: once, the file is opened anew; the second time it has failed."""
         if not self._feed.drop(run):
             return
-        run.lost, run.again = lost, run.index not in self._context.reopened
-        self._context.reopened.add(run.index)
+        run.lost, run.again = lost, self._context.reopens(run.index)
         if not run.again:
             self._fail(run.index, lost_again(run, lost))
 

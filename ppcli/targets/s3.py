@@ -133,8 +133,7 @@ class S3Target(Contents):
             measured = Measured(body, checks)
             got = self._put(key, file, measured)
         else:
-            measured = self._uploads.measured(body, checks)
-            got = self._api.part(key, session.id, int(slot), measured.headers, measured)
+            measured, got = self._uploads.send(key, session.id, int(slot), body, checks)
         if isinstance(got, Fault):
             raise got.error()
         tag, evidence = measured.proved(got)

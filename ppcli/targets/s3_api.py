@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
-from ppcli.errors import Doubt, SessionLost, Transient
+from ppcli.errors import Doubt, Rejected, SessionLost, Transient
 from ppcli.target import Body
 from ppcli.targets import s3_errors, s3_xml
 from ppcli.targets.s3_errors import Fault
@@ -266,11 +266,21 @@ class Api:
         headers = {"Range": f"bytes={first}-{first + size - 1}"} | ({"If-Match": f'"{etag}"'} if etag else {})
         with self._wire.stream(key, headers) as stream:
             if stream.status >= 300:
+                if stream.status == 412:
+                    raise _replaced(key)
                 said = b"".join(bytes(piece) for piece in stream.pieces())
                 raise Fault.of(Reply(stream.status, stream.headers, said), self._wire.host).error()
             if stream.status != 206 and (first or stream.headers.get("content-length") != str(size)):
                 raise Transient("the server does not give a part of an object")
             yield stream.pieces()
+
+
+def _replaced(key: str) -> Rejected:
+    return Rejected(
+        f"What is under {key} was replaced while it was read.",
+        hint="Run the same command again to get what is there now.",
+        reason="changed",
+    )
 
 
 def _etag(reply: Reply) -> str:

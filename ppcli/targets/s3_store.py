@@ -38,23 +38,19 @@ class Contents:
         self._missing: set[str] = set()
 
     def foresee(self, names: Sequence[str]) -> None:
-        """One listing, where its pages are few beside the questions that it saves. Where the bucket may not be listed,
-        each name is asked for."""
+        """One listing, where its pages are few beside the questions that it saves. It is read to its end, since not
+        every server lists in order. Where it is refused, each name is asked for."""
         if len(names) < _WORTH_LISTING:
             return
         first, last = min(names, key=str.encode), max(names, key=str.encode)
         missing, left = set(names), len(names) * _LISTED_A_NAME
         try:
             for there in self._api.objects(self._wanted.key(_shared_start(first, last))):
-                name, left = self._wanted.name(there.key) or "", left - 1
-                if name.encode() > last.encode():
-                    break
+                left -= 1
                 if not left:
                     return
-                missing.discard(name)
-        except Rejected as error:
-            if error.reason not in ("forbidden", "unsupported"):
-                raise
+                missing.discard(self._wanted.name(there.key) or "")
+        except Rejected:
             return
         self._missing = missing
 

@@ -47,10 +47,22 @@ class Uploads:
             self._known, self._asked = self._known or self._memory.checks(), True
         return self._known.algorithm if self._known else None
 
-    def measured(self, body: Body, algorithm: str) -> Measured:
-        """The body of a part with its proof."""
-        follows = self._trails and self.checks == algorithm and self._known is not None and self._known.trailer
-        return Trailing(body, algorithm) if follows else Measured(body, algorithm)
+    def send(
+        self, key: str, upload: str, number: int, body: Body, algorithm: str
+    ) -> tuple[Measured, Mapping[str, str] | Fault]:
+        """Send a part with its proof; gives that, and the reply. A trailer that was taken once may not be taken today:
+        there may be another server at this address, or something before it."""
+        trailing = None
+        if self._trails and self.checks == algorithm and self._known is not None and self._known.trailer:
+            trailing = Trailing(body, algorithm)
+            got = self._api.part(key, upload, number, trailing.headers, trailing)
+            if not _declined(got, algorithm):
+                return trailing, got
+        measured = Measured(body, algorithm)
+        got = self._api.part(key, upload, number, measured.headers, measured)
+        if trailing is not None and not isinstance(got, Fault):
+            self._learn(Checks(algorithm))
+        return measured, got
 
     def create(self, key: str, headers: Mapping[str, str], *, copies: bool = False) -> tuple[str, str]:
         """The id of a new upload, and the checksum that its parts get. `copies`: parts of another object will be copied
@@ -209,6 +221,14 @@ def _size(file: FilePlan, index: int) -> int | None:
 
 def _tags(receipts: Sequence[Receipt]) -> list[tuple[Receipt, Tag]]:
     return [(receipt, Tag.of(receipt)) for receipt in sorted(receipts, key=lambda receipt: receipt.index)]
+
+
+def _declined(got: Mapping[str, str] | Fault, algorithm: str) -> bool:
+    """May a server that knows no trailers have answered this? One that says nothing of the checksum may have stored the
+    frames; a SHA-256 that it finds wrong is no damage, since there was none."""
+    if isinstance(got, Fault):
+        return got.code == "XAmzContentSHA256Mismatch" or isinstance(got.error(), Rejected)
+    return f"x-amz-checksum-{algorithm}" not in got
 
 
 def _incomplete(fault: Fault) -> Exception:
