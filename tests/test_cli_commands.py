@@ -174,6 +174,16 @@ def test_help_goes_to_stdout(line: str) -> None:
     assert outcome.err == ""
 
 
+def test_the_overview_cuts_no_sentence_off() -> None:
+    assert "..." not in run("--help").out.partition("Commands:")[2]
+
+
+def test_a_misspelt_option_is_one_sentence_with_what_is_near() -> None:
+    told = run("put", "a", "--bogus").err
+    assert "No such option '--bogus'" in told
+    assert not any(line.endswith("?).") for line in told.splitlines())
+
+
 def test_help_states_the_exit_codes_and_how_stdin_ends() -> None:
     text = run("--help").out
     assert all(f"{code}  " in text for code in (*range(12), 75, 130, 143))

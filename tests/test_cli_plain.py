@@ -21,6 +21,7 @@ from scripted_app import (
     run,
 )
 
+from ppcli.cli import sentences
 from ppcli.cli.call import View
 from ppcli.cli.plain import Plain
 from ppcli.cli.streams import Stream, escape
@@ -31,11 +32,13 @@ from ppcli.events import (
     IncompleteListed,
     JobFinished,
     ObjectListed,
+    ReservationPlanned,
     ReservationProgress,
     Retrying,
     WarningRaised,
 )
 from ppcli.model import JobState
+from ppcli.retry import Step
 
 FAILED = FileFailed(JOB, "b.bin", "/x/b.bin", None, "source", "missing", "There is no /x/b.bin.")
 
@@ -108,6 +111,29 @@ def test_a_finished_job_has_no_heartbeat_numbers(monkeypatch: pytest.MonkeyPatch
     assert watched.told() == ["still working, 10s so far"]
 
 
+@pytest.mark.parametrize(
+    ("reused", "kept", "told"),
+    [
+        (0, 0, "reserving up to 2 new pads (8.0 MiB) at pads+https://host"),
+        (1, 0, "reserving up to 2 new pads (8.0 MiB) at pads+https://host, using 1 free pad (4.0 MiB) again"),
+        (0, 3, "reserving up to 2 new pads (8.0 MiB) at pads+https://host, keeping 3 unchanged pads (12.0 MiB)"),
+    ],
+)
+def test_a_reservation_tells_what_there_is_to_tell(reused: int, kept: int, told: str) -> None:
+    size = 4 * MIB
+    event = ReservationPlanned(None, "pads+https://host", 2, reused, kept, size, 2 * size, reused * size, kept * size)
+    assert sentences.reservation(event) == told
+
+
+def test_a_retry_is_told_for_every_step() -> None:
+    for step in Step:
+        event = Retrying(JOB, "a.bin", None, step.value, 2, 0.5, "connection reset")
+        assert f"attempt 2 to {step.doing} a.bin failed, the next is in 0.5s: connection reset" == sentences.retry(
+            event
+        )
+    assert Step.FIND.doing == "look for"
+
+
 def test_retries_are_summarised(monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(monkeypatch)
     for number in range(200):
@@ -115,8 +141,8 @@ def test_retries_are_summarised(monkeypatch: pytest.MonkeyPatch) -> None:
         watched.wait(0.25)
     told = [line for line in watched.told() if "attempt" in line]
     assert told == [
-        "upload of chunk 0 of a.bin: attempt 1 failed, next in 0.5s: connection reset",
-        "120 retries, the last: upload of chunk 120 of a.bin: attempt 1 failed, next in 0.5s: connection reset",
+        "attempt 1 to upload chunk 0 of a.bin failed, the next is in 0.5s: connection reset",
+        "120 retries, the last: attempt 1 to upload chunk 120 of a.bin failed, the next is in 0.5s: connection reset",
     ]
     watched.listener.hear(STARTED)
     watched.listener.hear(ended())

@@ -70,7 +70,7 @@ def _sentence(error: click.ClickException) -> str:
         if origin is click.core.ParameterSource.ENVIRONMENT:
             error.param_hint = str(error.param.envvar)
     said = " ".join(error.format_message().split())
-    return said if said.endswith(".") else f"{said}."
+    return said if said.endswith((".", "?)")) else f"{said}."
 
 
 def choose_display(options: Globals, view: View, out: Stream, err: Stream) -> Display:

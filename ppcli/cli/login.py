@@ -16,7 +16,7 @@ from ppcli.requests import LoginRequest, Prompt
 _target = click.argument("target", required=False, metavar="[T]")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Get a token from a target, and keep it.")
 @_target
 @click.option("--email", metavar="E", help="The account; without it, you are asked.")
 @click.option("--token-stdin", is_flag=True, help="Keep the token that stdin holds; no password is asked for.")

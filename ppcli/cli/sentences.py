@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ppcli.events import FileFailed, HashingProgress, JobStarted, ReservationPlanned, Result, Retrying, UploadProgress
+from ppcli.retry import Step
 from ppcli.units import format_duration, format_rate, format_size
 
 
@@ -29,9 +30,9 @@ def failure(event: FileFailed) -> str:
 
 def retry(event: Retrying) -> str:
     what = event.name if event.chunk is None else f"chunk {event.chunk} of {event.name}"
-    return (
-        f"{event.step} of {what}: attempt {event.attempt} failed, next in {format_duration(event.delay)}: {event.cause}"
-    )
+    doing = Step(event.step).doing
+    failed = f"attempt {event.attempt} to {doing} {what} failed"
+    return f"{failed}, the next is in {format_duration(event.delay)}: {event.cause}"
 
 
 def remaining(progress: UploadProgress) -> float | None:
@@ -41,14 +42,18 @@ def remaining(progress: UploadProgress) -> float | None:
 
 
 def reservation(event: ReservationPlanned) -> str:
-    """What will be reserved, and what is used again."""
+    """What will be reserved, what is used again, and what is kept."""
     new = (
         f"up to {counted(event.pads_new, 'new pad')} ({format_size(event.bytes_new)})"
         if event.pads_new
         else "no new pads"
     )
-    reused = f"{counted(event.pads_reused, 'free pad')} ({format_size(event.bytes_reused)})"
-    return f"reserving {new} at {event.target}, using {reused} again"
+    told = f"reserving {new} at {event.target}"
+    if event.pads_reused:
+        told += f", using {counted(event.pads_reused, 'free pad')} ({format_size(event.bytes_reused)}) again"
+    if event.pads_kept:
+        told += f", keeping {counted(event.pads_kept, 'unchanged pad')} ({format_size(event.bytes_kept)})"
+    return told
 
 
 def hashing(progress: HashingProgress) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _OWNER = "owner@localhost"
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Run a server that files can be put on.")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes any free one.")
 @click.option(
