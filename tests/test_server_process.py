@@ -88,6 +88,22 @@ def _refused(port: int) -> bool:
         return True
 
 
+@pytest.mark.parametrize("path", ["/api/uploads/{session}/chunk/0", "/storage/upload"])
+def test_a_client_that_leaves_in_the_middle_is_no_bug(root: Path, path: str) -> None:
+    with running_server(root) as server:
+        session = server.initiate(bytes(2000), 2000).json["upload_id"]
+        with closing(server.connect()) as connection:
+            connection.putrequest("POST" if "storage" in path else "PUT", path.format(session=session))
+            connection.putheader("Authorization", f"Bearer {server.token}")
+            connection.putheader("Content-Type", "multipart/form-data; boundary=b")
+            connection.putheader("Content-Length", "2000")
+            connection.endheaders()
+            connection.send(b"x")
+            assert server.call("GET", "/health").status == 200
+        server.stop()
+        assert "Traceback" not in server.stderr + (server.data / "server.log").read_text()
+
+
 def test_a_client_that_hangs_does_not_hold_the_end_up(root: Path) -> None:
     with running_server(root) as server:
         upload_id = server.initiate(bytes(2000), 2000).json["upload_id"]

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ppcli.server.database import error_code
 from ppcli.server.models import Problem
@@ -50,6 +51,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _unfit)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(OSError, _failed)
     app.add_exception_handler(sqlite3.Error, _failed)
     app.add_exception_handler(Exception, _bug)
@@ -83,6 +85,11 @@ def _unfit(request: Request, error: Exception) -> JSONResponse:
 def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return _reply(request, error.status_code, error.detail, dict(error.headers or {}))
+
+
+def _gone(request: Request, error: Exception) -> JSONResponse:
+    """The client left before the end of its body: everyday trouble of networks, and nobody hears the reply."""
+    return _reply(request, 400, "The body broke off")
 
 
 def _failed(request: Request, error: Exception) -> JSONResponse:

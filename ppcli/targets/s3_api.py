@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import unquote_plus
 
 from ppcli.errors import Doubt, Rejected, SessionLost, Transient
 from ppcli.target import Body
@@ -226,7 +225,7 @@ class Api:
         query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
         while True:
             page = s3_xml.result(self._send("GET", None, query).content)
-            read = _decoder(page)
+            read = s3_xml.decoder(page)
             for node in page.all("Contents"):
                 etag = (node.text("ETag") or "").strip('"')
                 yield Object(read(node.needed("Key")), node.number("Size"), etag, when(node.text("LastModified")), {})
@@ -240,7 +239,7 @@ class Api:
         query = {"uploads": "", "prefix": prefix, "encoding-type": "url"}
         while True:
             page = s3_xml.result(self._send("GET", None, query).content)
-            read = _decoder(page)
+            read = s3_xml.decoder(page)
             for node in page.all("Upload"):
                 initiated, algorithm = when(node.text("Initiated")), (node.text("ChecksumAlgorithm") or "").strip()
                 yield Upload(node.needed("UploadId"), read(node.needed("Key")), initiated, algorithm)
@@ -310,11 +309,6 @@ def _successful(reply: Reply, host: str) -> s3_xml.Node:
         error = Fault.of(reply, host).error()
         raise error if isinstance(error, Transient | SessionLost) else Transient(str(error))
     return s3_xml.result(reply.content)
-
-
-def _decoder(page: s3_xml.Node) -> Callable[[str], str]:
-    """Keys come percent-encoded where the server understood the wish."""
-    return unquote_plus if page.text("EncodingType") == "url" else lambda text: text
 
 
 def _patience(size: int) -> float:

@@ -3,7 +3,8 @@ entities to expand. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from ppcli.errors import Transient
@@ -106,3 +107,8 @@ def _text(text: str) -> str:
 
 def _document(name: str, inside: str) -> bytes:
     return f'<{name} xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{inside}</{name}>'.encode()
+
+
+def decoder(page: Node) -> Callable[[str], str]:
+    """Keys come percent-encoded where the server understood the wish."""
+    return unquote_plus if page.text("EncodingType") == "url" else lambda text: text
