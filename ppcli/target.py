@@ -186,7 +186,8 @@ class Overview(Protocol):
 
     def foresee(self, names: Sequence[str]) -> None:
         """`find` is about to be asked for each of these, in any order and from any thread: learn what can be learned of
-        all of them with fewer calls, if that is less work. Holds for one `find` of each."""
+        all of them with fewer calls, if that is less work (it holds for one `find` of each), and forget what other
+        processes may have changed since."""
         ...
 
 

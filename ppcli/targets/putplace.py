@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from urllib.parse import unquote, urlencode
 
-from ppcli.errors import Damaged, Doubt, Loss, Rejected, SessionLost, Transient, Usage, other_content, source_changed
+from ppcli.errors import Damaged, Doubt, Loss, Rejected, SessionLost, Usage, other_content, source_changed
 from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.target import Body
 from ppcli.targets import Settings
@@ -96,6 +96,9 @@ class PutPlaceTarget:
     def learn(self) -> None:
         self._offered()
 
+    def foresee(self, names: Sequence[str]) -> None:
+        self._entries.changed()
+
     def find(self, name: str, digest: str | None = None) -> Remote | None:
         found = self._entries.newest(name) if digest is None else self._entries.find(name, self._hostname, digest)
         return self._remote(found) if found else None
@@ -137,8 +140,8 @@ class PutPlaceTarget:
             return Survey({receipt.index: receipt for receipt in sent if there}, authoritative=True)
         told = self._own.standing(session.id, file.chunks) if session.slides else None
         if told is None:
-            confirmed = sum(receipt.evidence is not None for receipt in known)
-            if session.expires_at is not None and session.expires_at < time.time() and confirmed < file.chunks:
+            expired = session.expires_at is not None and session.expires_at < time.time()
+            if expired and sum(receipt.evidence is not None for receipt in known) < file.chunks:
                 raise SessionLost("its session has expired", Loss.EXPIRED)
             return Survey({}, authoritative=False, expires_at=session.expires_at)
         held = {
@@ -240,25 +243,11 @@ class PutPlaceTarget:
         return (self._remote(entry) for entry in self._entries.listed(prefix))
 
     def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
-        return self._content(remote, offset, None)
+        return self.read_range(remote, offset, None)
 
-    def read_range(self, remote: Remote, offset: int, size: int) -> Iterator[memoryview]:
-        return self._content(remote, offset, size)
-
-    def _content(self, remote: Remote, offset: int, size: int | None) -> Iterator[memoryview]:
+    def read_range(self, remote: Remote, offset: int, size: int | None) -> Iterator[memoryview]:
         assert remote.digest is not None
-        with self._transport.stream(self._own.content(remote.digest, offset, size)) as stream:
-            if stream.status in (404, 405):
-                raise Rejected(
-                    f"{self.url} does not give content back: this server can only take files.",
-                    hint="Fetch it where the server stores its files.",
-                    reason="unsupported",
-                )
-            if stream.status == 416:
-                return
-            if (offset or size) and stream.status != 206:
-                raise Transient("the server does not go on in the middle of a file")
-            yield from stream.pieces()
+        return self._own.content(remote.digest, offset, size)
 
     def remove(self, names: Sequence[str]) -> Sequence[str]:
         """Every entry of these names gets its deletion notice."""

@@ -51,9 +51,12 @@ class Entries:
         """An entry whose content is there, whatever its name."""
         return next((entry for entry in self._alive_with(digest) if entry.content), None)
 
-    def changed(self, digest: str) -> None:
-        """What is known of this digest, and which files are the newest, may have changed: ask again."""
-        self._same_content.pop(digest, None)
+    def changed(self, digest: str | None = None) -> None:
+        """What is known of this digest (None: of any), and which files are the newest, may have changed: ask again."""
+        if digest is None:
+            self._same_content.clear()
+        else:
+            self._same_content.pop(digest, None)
         with self._listing:
             self._newest, self._more = {}, None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ppcli.errors import Loss, SessionLost, Transient
+from ppcli.errors import Loss, Rejected, SessionLost, Transient
 from ppcli.model import FilePlan
 from ppcli.target import Body
 from ppcli.targets.json_replies import by_our_clock, number, record_of, text, when
@@ -144,11 +144,23 @@ class OwnApi:
         reply = self._send(Request("GET", path, expect=_NO_SUCH_ROUTE))
         return record_of(reply) if reply.status == 200 else None
 
-    def content(self, digest: str, offset: int, size: int | None = None) -> Request:
-        """The request for `size` bytes from `offset` on (None: all of them); only our own server has them to give."""
+    def content(self, digest: str, offset: int, size: int | None = None) -> Iterator[memoryview]:
+        """`size` bytes from `offset` on (None: all of them)."""
         headers = {"Range": f"bytes={offset}-{offset + size - 1 if size else ''}"} if offset or size else {}
         path = self._path(f"/api/files/{hex_of(digest)}/content")
-        return Request("GET", path, headers, expect=frozenset({404, 405, 416}))
+        asked = Request("GET", path, headers, expect=_NO_SUCH_ROUTE | {416})
+        with self._transport.stream(asked) as stream:
+            if stream.status in _NO_SUCH_ROUTE:
+                raise Rejected(
+                    f"{self._transport.origin} does not give content back: this server can only take files.",
+                    hint="Fetch it where the server stores its files.",
+                    reason="unsupported",
+                )
+            if stream.status == 416:
+                return
+            if (offset or size) and stream.status != 206:
+                raise Transient("the server does not go on in the middle of a file")
+            yield from stream.pieces()
 
     def _send(self, request: Request, body: Body | None = None) -> Reply:
         return self._transport.send(request, body)
