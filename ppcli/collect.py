@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -243,3 +243,24 @@ def _unique(files: list[Found]) -> Mapping[str, Found]:
                 hint="Send them in two calls, with another --name for one of them.",
             )
     return found
+
+
+def real_paths(files: Sequence[Found]) -> tuple[Found, ...]:
+    """Sources are known by their real path, so that another way to the same file finds its unfinished job."""
+    directories: dict[Path, Path] = {}
+    return tuple(
+        found if found.path == STDIN else replace(found, path=_real(found.path, directories)) for found in files
+    )
+
+
+def _real(path: Path, directories: dict[Path, Path]) -> Path:
+    """`directories` holds what was found out already: a tree has few of them and many files."""
+    try:
+        if path.is_symlink() or path.name in ("", ".."):
+            return path.resolve()
+        parent = path.parent
+        if (real := directories.get(parent)) is None:
+            real = directories[parent] = parent.resolve()
+        return real / path.name
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL: it cannot be read either, and is told so
+        return path.absolute()

@@ -6,11 +6,12 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIR = 0o700
+_BLOCK = 1 << 18
 
 
 if sys.platform == "darwin":
@@ -67,8 +68,8 @@ def write_atomic(path: Path, pieces: Iterable[bytes]) -> None:
     fd = open_private(temporary, os.O_WRONLY | os.O_TRUNC)
     try:
         try:
-            for piece in pieces:
-                write_all(fd, piece)
+            for block in _blocks(pieces):
+                write_all(fd, block)
             fsync(fd)
         finally:
             os.close(fd)
@@ -78,6 +79,20 @@ def write_atomic(path: Path, pieces: Iterable[bytes]) -> None:
             temporary.unlink()
         raise
     fsync_dir(path.parent)
+
+
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, in pieces that are worth a system call."""
+    gathered: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        gathered.append(piece)
+        size += len(piece)
+        if size >= _BLOCK:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield b"".join(gathered)
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int | None = None) -> None:

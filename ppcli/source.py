@@ -28,6 +28,9 @@ from ppcli.target import PIECE
 SETTLE_NS = 20_000_000
 """How long a source's ctime must lie back before it is read, in nanoseconds. See `settle`."""
 
+_HELD = 1 << 16
+"""Bytes of a chunk that is kept in memory between two readings of it."""
+
 OnBytes: TypeAlias = Callable[[int], None]
 """Told how many bytes were consumed, after each piece. May raise to abandon the reading."""
 
@@ -157,7 +160,7 @@ class Source:
 class ChunkBody:
     """A `target.ChunkBytes` over a range of a source. One thread at a time iterates it, as often as it needs to."""
 
-    __slots__ = ("_hasher", "_on_bytes", "_part", "_piece", "_sha", "_source", "_whole", "size")
+    __slots__ = ("_hasher", "_held", "_on_bytes", "_part", "_piece", "_sha", "_source", "_whole", "size")
 
     def __init__(self, source: Source, part: Part, on_bytes: OnBytes | None, whole: bool, piece: int) -> None:
         self.size = part.size
@@ -166,6 +169,7 @@ class ChunkBody:
         self._on_bytes = on_bytes
         self._whole = whole
         self._piece = piece
+        self._held: memoryview | None = None
         self._hasher = xxhash.xxh3_128()
         self._sha = hashlib.sha256() if whole else None
 
@@ -177,11 +181,11 @@ class ChunkBody:
         hasher = self._hasher = xxhash.xxh3_128()
         sha = self._sha = hashlib.sha256() if self._whole else None
         on_bytes = self._on_bytes
-        for piece in self._source.pieces(self._part.offset, start):
+        for piece in self._read(0, start):
             hasher.update(piece)
             if sha:
                 sha.update(piece)
-        for piece in self._source.pieces(self._part.offset + start, self.size - start, self._piece):
+        for piece in self._read(start, self.size, self._piece):
             hasher.update(piece)
             if sha:
                 sha.update(piece)
@@ -200,7 +204,16 @@ class ChunkBody:
         return hasher.digest()
 
     def quiet(self, start: int = 0) -> Iterator[memoryview]:
-        return self._source.pieces(self._part.offset + start, self.size - start)
+        return self._read(start, self.size)
+
+    def _read(self, start: int, stop: int, piece: int = PIECE) -> Iterator[memoryview]:
+        """A range of the chunk. A small chunk is read from the disk once."""
+        if self.size > _HELD:
+            return self._source.pieces(self._part.offset + start, stop - start, piece)
+        if self._held is None:
+            self._held = memoryview(b"".join(self._source.pieces(self._part.offset, self.size)))
+        held = self._held[start:stop]
+        return (held[at : at + piece] for at in range(0, len(held), piece))
 
     @property
     def checksum(self) -> str:

@@ -16,11 +16,14 @@ from ppcli import __version__, disk
 from ppcli.errors import PpcliError
 from ppcli.events import ChunkConfirmed, Event, Listener, ReservationProgress, UploadProgress, WarningRaised
 from ppcli.jobfiles import LOG
+from ppcli.manifest import now
 
 _SIZE = 1 << 20
 _QUIET = (ChunkConfirmed, ReservationProgress, UploadProgress)
 _UNSAID = ("job", "location")
 """The log is the job's; who knows the location of a tus upload can write to it."""
+_GATHERED = 16
+"""What part of a full log is gathered at most before it is written."""
 
 
 class _PrivateFile(RotatingFileHandler):
@@ -30,14 +33,17 @@ class _PrivateFile(RotatingFileHandler):
 
 
 class JobLog:
-    """A listener that writes the log and passes every event on. A log that cannot be written never stops a job."""
+    """A listener that writes the log and passes every event on. A log that cannot be written never stops a job. What
+    there is to say is gathered until the next tick, or until something went wrong: a job may have many small files."""
 
     def __init__(self, directory: Path, listener: Listener) -> None:
         self._listener = listener
         self._handler: logging.Handler = logging.NullHandler()
+        self._said: dict[str, list[str]] = {}
+        self._lines: list[str] = []
+        self._gathered = 0
         try:
             self._handler = _PrivateFile(directory / LOG, maxBytes=_SIZE, backupCount=1)
-            self._handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
             self._handler.handleError = lambda record: None  # type: ignore[method-assign]
         except OSError:
             pass
@@ -46,27 +52,41 @@ class JobLog:
 
     def hear(self, event: Event) -> None:
         if not isinstance(event, _QUIET):
-            said = " ".join(f"{f.name}={getattr(event, f.name)!r}" for f in fields(event) if f.name not in _UNSAID)
+            if (names := self._said.get(event.event)) is None:
+                names = self._said[event.event] = [one.name for one in fields(event) if one.name not in _UNSAID]
+            said = " ".join([f"{name}={getattr(event, name)!r}" for name in names])
             self._write(f"{event.event} {said}")
         self._listener.hear(event)
 
     def tick(self) -> None:
+        self._flush()
         self._listener.tick()
 
     def bug(self, error: BaseException) -> None:
         """Write the traceback of a bug."""
         self._write("".join(traceback.format_exception(error)))
+        self._flush()
 
     def stopped(self, error: PpcliError) -> None:
         """Write why a run ended before everything was done."""
         self._write(f"stopped kind={error.kind!r} reason={error.reason!r} message={error.message!r}")
+        self._flush()
 
     def warn(self, job: str, code: str, message: str) -> None:
         self.hear(WarningRaised(job, code, message))
 
     def _write(self, line: str) -> None:
-        self._handler.handle(logging.makeLogRecord({"msg": "%s", "args": (line,)}))
+        self._lines.append(f"{now()} {os.getpid()} {line}")
+        self._gathered += len(line)
+        if self._gathered > _SIZE // _GATHERED:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._lines:
+            self._handler.handle(logging.makeLogRecord({"msg": "%s", "args": ("\n".join(self._lines),)}))
+            self._lines, self._gathered = [], 0
 
     def close(self) -> None:
+        self._flush()
         with contextlib.suppress(OSError):  # what could not be written is tried once more
             self._handler.close()

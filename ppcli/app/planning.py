@@ -73,6 +73,7 @@ class Examiner:
     def __init__(self, place: Workplace, target: Target, request: PutRequest) -> None:
         self._place = place
         self._target = target
+        self._learner = target if isinstance(target, Learner) else None
         self._request = request
 
     def examine(self, found: Found, path: Path, on_bytes: OnBytes) -> Unchanged | FileEntry:
@@ -148,9 +149,8 @@ class Examiner:
             return source.fingerprint, hashes.of(source, chunk_size, on_bytes)
 
     def _learn(self, name: str) -> None:
-        target = self._target
-        if isinstance(target, Learner):
-            self._place.call(Step.FIND, name, target.learn)
+        if (learner := self._learner) is not None:
+            self._place.call(Step.FIND, name, learner.learn)
 
     def _find(self, name: str, digest: str | None = None) -> Remote | None:
         return self._place.call(Step.FIND, name, lambda: self._target.find(name, digest))

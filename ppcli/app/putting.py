@@ -19,7 +19,7 @@ from ppcli.app.planning import Examiner, Unchanged, check_chunk_size, unreadable
 from ppcli.app.rebuilding import reopen
 from ppcli.app.running import Runs, files_error, result, revive, run_job
 from ppcli.app.workplace import Workplace
-from ppcli.collect import STDIN, Collected, Found, collect
+from ppcli.collect import STDIN, Collected, Found, collect, real_paths
 from ppcli.errors import Busy, Interrupted, Partial, PpcliError, Usage
 from ppcli.events import FilePlanned, FileSkipped, Result
 from ppcli.jobs import Draft, Job
@@ -51,7 +51,7 @@ class _Put:
         if chosen.by_default:
             self._tell_default()
         self._tell_skipped(collected)
-        self._files = tuple(_real(found) for found in collected.files)
+        self._files = real_paths(collected.files)
         self._draft: Draft | None = None
         self._seen: dict[Found, Unchanged | FileEntry] = {}
         self._unable: PpcliError | None = None
@@ -307,14 +307,3 @@ class _Put:
 def _stdin() -> BinaryIO:
     """The standard input; a closed one (`<&-`) reads as empty."""
     return io.BytesIO() if sys.stdin is None else sys.stdin.buffer
-
-
-def _real(found: Found) -> Found:
-    """Sources are known by their real path, so that another way to the same file finds its unfinished job."""
-    if found.path == STDIN:
-        return found
-    try:
-        path = found.path.resolve()
-    except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL: it cannot be read either, and is told so
-        path = found.path.absolute()
-    return Found(found.name, path, found.error)

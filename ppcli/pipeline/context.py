@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +28,7 @@ from ppcli.target import Learner, Target
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Context:
     """One run of one job. Workers read the manifest's plan (names, offsets, sizes), never its states: those belong to
     the recorder's thread."""
@@ -55,9 +56,13 @@ class Context:
 
     def learn(self, entry: FileEntry) -> None:
         """Have the target's limits known."""
-        target = self.target
-        if isinstance(target, Learner):
-            self.retrier.call(Step.FIND, entry.name, None, target.learn)
+        if (learner := self._learner) is not None:
+            self.retrier.call(Step.FIND, entry.name, None, learner.learn)
+
+    @cached_property
+    def _learner(self) -> Learner | None:
+        """Found out once: it takes as long as a small file."""
+        return self.target if isinstance(self.target, Learner) else None
 
     def body(self, run: FileRun, part: Part) -> ChunkBody:
         """The bytes of a chunk, counted and paced as they go out. A file of one chunk gets its digest on the way."""

@@ -134,7 +134,7 @@ def test_the_log_says_what_support_needs(root: Path) -> None:
     assert len(runs) == 2
     for words in (f"job_started target='{cli.to}' files=1", "stopped kind='temporary' reason='retries'", "503"):
         assert words in written, words
-    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \d+ ", line) for line in written.splitlines()), written
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z \d+ ", line) for line in written.splitlines()), written
     assert TOKEN not in written
 
 
