@@ -144,7 +144,7 @@ class Session:
     """What the target calls one file's upload. `expires_at` `slides` where every chunk that is stored moves it on.
     `detail` is the target's own, kept in the manifest, never a secret. `in_order`: chunks go one at a time, in order of
     offset, whatever `Limits.sends` says. `taken_over`: somebody else began it, so what it holds counts only once it is
-    proved against the source."""
+    proved against the source. `whole`: it is one request, which makes the file visible; `complete` asks nobody."""
 
     id: str
     expires_at: float | None = None
@@ -152,6 +152,7 @@ class Session:
     slides: bool = False
     in_order: bool = False
     taken_over: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

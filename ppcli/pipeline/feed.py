@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from ppcli.model import Part
 from ppcli.pipeline.crew import Crew
 from ppcli.pipeline.work import (
-    Complete,
     FileRun,
     Finish,
     OpenFiles,
+    Ready,
     ReserveParts,
     SendWork,
     Settled,
@@ -116,18 +116,16 @@ class Feed:
             if run.left == 0:
                 self._finish(run)
 
-    def reserved(self, run: FileRun, units: Sequence[Unit]) -> None:
-        with self._lock:
-            self._enqueue(run, units)
-
     def settled(self, done: Iterable[Settled]) -> None:
-        """These steps are durable: chunks leave their places, files go on to be completed."""
+        """These steps are durable: chunks may be sent, others leave their places, files go on to be completed."""
         with self._lock:
             for one in done:
-                if isinstance(one, Complete):
-                    self._ready.appendleft(one)
-                else:
+                if isinstance(one, Unit):
                     self._places += 1
+                elif isinstance(one, Ready):
+                    self._enqueue(one.run, one.units)
+                else:
+                    self._ready.appendleft(one)
             self._crew.call()
 
     def hashed(self, run: FileRun) -> None:

@@ -24,7 +24,7 @@ from ppcli.model import (
 from ppcli.pipeline import adopting, digesting
 from ppcli.pipeline.context import Context
 from ppcli.pipeline.expiry import starting_over
-from ppcli.pipeline.work import FileRun, Unit
+from ppcli.pipeline.work import FileRun, Ready, Unit
 from ppcli.retry import Step
 from ppcli.source import Digests, Source, settle
 
@@ -115,13 +115,8 @@ class Opener:
         return Opened(run, parts, units)
 
     def reserve(self, run: FileRun, parts: Sequence[Part]) -> None:
-        """Get slots for `parts`, or keep what the target has of them already, and hand them to the upload stage."""
-        units = self.reserve_soon(run, parts)
-        self._context.recorder.flush()
-        self._context.feed.reserved(run, units)
-
-    def reserve_soon(self, run: FileRun, parts: Sequence[Part]) -> Sequence[Unit]:
-        """As `reserve`, but the slots may be used only after the recorder's next `flush`."""
+        """Get slots for `parts`, or keep what the target has of them already. Once they are durable they go to the
+        upload stage."""
         context = self._context
         parts = adopting.adopt(context, run, parts)
         slots: Sequence[Slot] = ()
@@ -129,8 +124,9 @@ class Opener:
             slots = context.call(
                 Step.RESERVE, run, parts[0].index, lambda: context.target.reserve(run.session, run.plan, parts)
             )
-        context.recorder.post(steps.Reserved(run.index, tuple([part.index for part in parts]), tuple(slots)))
-        return [Unit(run, part, slot) for part, slot in zip(parts, slots, strict=True)]
+        units = [Unit(run, part, slot) for part, slot in zip(parts, slots, strict=True)]
+        step = steps.Reserved(run.index, tuple([part.index for part in parts]), tuple(slots))
+        context.recorder.post(step, Ready(run, units))
 
     def _plan(self, index: int, entry: FileEntry) -> FilePlan:
         assert entry.fingerprint is not None

@@ -160,6 +160,7 @@ class _Pipeline:
                 self._guard(work.run, self._sender.complete, work)
             elif isinstance(work, ReserveParts):
                 self._guard(work.run, self._opener.reserve, work.run, work.parts)
+                self._recorder.hurry()
             elif isinstance(work, Finish):
                 self._guard(work.run, self._sender.finish, work.run)
             else:
@@ -189,7 +190,9 @@ class _Pipeline:
         else:
             for opening in openings:
                 opening.source.close()
-        self._reserve_small(small)
+        for opened in small:
+            self._guard(opened.run, self._opener.reserve, opened.run, opened.parts)
+        self._recorder.hurry()
 
     def _intended(self, openings: Sequence[Opening]) -> bool:
         """Where opening leaves something on the target, wait until the intents are durable. False: the run stops."""
@@ -208,43 +211,22 @@ class _Pipeline:
         self._feed.opened(opened.run, () if small else opened.parts, opened.units, hashed=opened.hashed)
         return small
 
-    def _reserve_small(self, files: Sequence[Opened]) -> None:
-        """Slots for a batch of files of one chunk: they become durable together."""
-        reserved: list[tuple[FileRun, Sequence[Unit]]] = []
-
-        def reserve(opened: Opened) -> None:
-            reserved.append((opened.run, self._opener.reserve_soon(opened.run, opened.parts)))
-
-        for opened in files:
-            self._guard(opened.run, reserve, opened)
-        with self._unopened(None):
-            if reserved:
-                self._recorder.flush()
-            for run, units in reserved:
-                self._feed.reserved(run, units)
-
     @contextmanager
-    def _unopened(self, index: int | None) -> Iterator[None]:
-        """What goes wrong here ends a file that has no run yet (None: only the whole run)."""
+    def _unopened(self, index: int) -> Iterator[None]:
+        """What goes wrong here ends a file that has no run yet."""
         try:
             yield
         except (Stopped, Postponed):
             pass
         except Recut:
-            assert index is not None
             self._feed.ended(index, again=True)
         except SessionLost as lost:  # one that was taken over, and ended by whoever began it
-            assert index is not None
             if not (again := self._context.reopens(index)):
                 self._fail(index, forgotten(self._job.manifest.files[index].name, lost))
             self._feed.ended(index, again=again)
         except Exception as error:  # a worker must not die silently: everything else becomes the run's error
-            known = _known(error)
-            if index is not None:
-                self._fail(index, known)
-                self._feed.ended(index, again=False)
-            elif not known.ends_file:
-                self._halt.request(known)
+            self._fail(index, _known(error))
+            self._feed.ended(index, again=False)
 
     def _guard(self, run: FileRun, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Do one piece of work on an open file; what goes wrong ends that file, or halts the run."""

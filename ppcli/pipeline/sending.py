@@ -107,9 +107,12 @@ class Sender:
         digest = self._one_revision(run, receipts)
         if digest is not None and entry.fingerprint is not None:
             context.hashes.record(run.source.path, entry.fingerprint, digest)
-        context.recorder.post(
-            steps.Completing(run.index, digest), Complete(run, receipts, digest, doubtful=entry.completing)
-        )
+        step, work = steps.Completing(run.index, digest), Complete(run, receipts, digest, doubtful=entry.completing)
+        if run.session.whole:  # there is no call that a kill could come after
+            context.recorder.post(step)
+            self.complete(work)
+        else:
+            context.recorder.post(step, work)
 
     def complete(self, work: Complete) -> None:
         """Make a file visible."""

@@ -93,8 +93,17 @@ class Complete:
     doubtful: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Chunks whose slots are held, durably."""
+
+    run: FileRun
+    units: Sequence[Unit]
+
+
 ReserveWork: TypeAlias = OpenFiles | ReserveParts
 SendWork: TypeAlias = Unit | Finish | Complete
 Work: TypeAlias = ReserveWork | SendWork
-Settled: TypeAlias = Unit | Complete
-"""What is handed back once its step is durable: a chunk that is confirmed, a file that may be completed."""
+Settled: TypeAlias = Ready | Unit | Complete
+"""What is handed back once its step is durable: chunks that may be sent, one that is confirmed, a file that may be
+completed."""

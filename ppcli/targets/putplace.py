@@ -127,7 +127,7 @@ class PutPlaceTarget:
             return old
         detail = {_HOSTNAME: self._hostname, _SHA256: file.digest}
         if whole:
-            return Session(_WHOLE, detail=detail)
+            return Session(_WHOLE, detail=detail, whole=True)
         begun = self._api.initiate(file, self._hostname)
         return Session(begun.id, begun.expires_at, detail, begun.slides)
 

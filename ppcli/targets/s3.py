@@ -70,7 +70,7 @@ class S3Target(Contents):
                 raise SessionLost("it is sent in parts now")
             return replace(old, taken_over=False)
         if file.chunks == 1:
-            return Session(_PUT)
+            return Session(_PUT, whole=True)
         key = self._wanted.key(file.name)
         if not file.fresh and (taken := self._taken_over(key, file)) is not None:
             return taken

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from ppcli.errors import Usage
@@ -36,7 +37,7 @@ _KNOWN = {*_HEADERS, *_PLACES, _ADOPT_AFTER}
 _META = "meta."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wanted:
     """A parsed URL. `headers` go with every new object; `options` is the query as given, for the canonical URL."""
 
@@ -68,16 +69,24 @@ class Wanted:
 
     def url(self) -> str:
         """The canonical URL of the place: how long to wait for others is no part of it."""
-        return self._url(self.prefix, {name: text for name, text in self.options.items() if name != _ADOPT_AFTER})
+        options = {name: text for name, text in self.options.items() if name != _ADOPT_AFTER}
+        return f"s3://{self.bucket}{_path(self.prefix)}{_query(options)}"
 
     def location(self, key: str) -> str:
         """Where an object is: only what it takes to find it."""
-        return self._url(key, {name: text for name, text in self.options.items() if name in _PLACES})
+        return f"s3://{self.bucket}{_path(key)}{self._place}"
 
-    def _url(self, path: str, options: Mapping[str, str]) -> str:
-        query = f"?{urlencode(sorted(options.items()), safe=':/')}" if options else ""
-        below = f"/{quote(path, safe='/~')}" if path else ""
-        return f"s3://{self.bucket}{below}{query}"
+    @cached_property
+    def _place(self) -> str:
+        return _query({name: text for name, text in self.options.items() if name in _PLACES})
+
+
+def _path(key: str) -> str:
+    return f"/{quote(key, safe='/~')}" if key else ""
+
+
+def _query(options: Mapping[str, str]) -> str:
+    return f"?{urlencode(sorted(options.items()), safe=':/')}" if options else ""
 
 
 def parse(url: str) -> Wanted:
