@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from ppcli.errors import Usage
+from ppcli.errors import not_installed
 
 SHA256 = "sha256"
 _HASHES = ("sha256", "md5", "sha1")
@@ -117,9 +117,7 @@ def _library() -> _Crt:
     try:
         from awscrt import checksums
     except ImportError:
-        raise Usage(
-            "This needs packages that are not installed.", hint="Run: pip install 'ppcli[s3]'.", reason="extra"
-        ) from None
+        raise not_installed("s3", "This checksum") from None
     library: _Crt = checksums
     return library
 

@@ -80,6 +80,16 @@ def source_changed(what: str) -> SourceError:
     return SourceError(f"{what}.", hint="Run the same command again once nothing writes to it.", reason="changed")
 
 
+def not_installed(extra: str, what: str) -> Usage:
+    """`what` needs packages that come with an extra. No package is named to be fetched from an index: what is there
+    under this program's name may be something else."""
+    return Usage(
+        f"{what} needs packages that are not installed.",
+        hint=f"In the checkout of ppcli, run: pip install '.[{extra}]'.",
+        reason="missing_extra",
+    )
+
+
 def other_content(name: str) -> Rejected:
     """The refusal of `--immutable`: other content has this name."""
     return Rejected(

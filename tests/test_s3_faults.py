@@ -715,7 +715,7 @@ def test_a_missing_extra_is_one_sentence(make: Make, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(Usage) as caught:
         make()
-    assert "ppcli[s3]" in caught.value.hint
+    assert "pip install '.[s3]'" in caught.value.hint
 
 
 def test_signatures_are_those_of_botocore(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,7 +229,7 @@ def test_without_the_extra_it_says_what_to_install(cli: Cli, root: Path) -> None
         [sys.executable, "-m", "ppcli", "serve"], env=env, capture_output=True, text=True, cwd=root, check=False
     )
     assert ran.returncode == 2
-    assert "pip install 'ppcli[server]'" in ran.stderr
+    assert "pip install '.[server]'" in ran.stderr
     assert len(ran.stderr.splitlines()) == 2
     made = subprocess.run(
         [sys.executable, "-m", "ppcli", "serve", "--new-token"],

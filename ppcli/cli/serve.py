@@ -14,7 +14,7 @@ from ppcli.cli.call import Call, View
 from ppcli.cli.login import make_prompt
 from ppcli.cli.options import Command, Globals
 from ppcli.cli.params import complete_path
-from ppcli.errors import Usage
+from ppcli.errors import Usage, not_installed
 from ppcli.events import Result
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def serve(
       ppcli put big.iso --to http://127.0.0.1:8765
 
     The first start makes a user and prints a token; clients on this computer find it without being told. Limits are
-    the table [server] of config.toml. It takes `pip install 'ppcli[server]'`.
+    the table [server] of config.toml. It takes the extra `server`: see the README.
     """
     options = context.ensure_object(Globals)
     commands = {"--add-user": add_user, "--new-token": new_token, "--revoke-token": revoke_token}
@@ -181,8 +181,4 @@ def _need_extra() -> None:
         import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise Usage(
-            f"ppcli serve needs the package {error.name}, which is not installed.",
-            hint="Install it with: pip install 'ppcli[server]'.",
-            reason="missing_extra",
-        ) from error
+        raise not_installed("server", "ppcli serve") from error

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from ppcli.errors import Credentials, Transient, Usage
+from ppcli.errors import Credentials, Transient, not_installed
 from ppcli.targets.s3_signing import Key
 
 _HINT = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run 'aws configure' or 'aws sso login'."
@@ -96,8 +96,7 @@ class Identity:
         """Raises `Usage` where the extra is missing."""
         for package in ("botocore", "awscrt"):
             if importlib.util.find_spec(package) is None:
-                said = "S3 needs packages that are not installed."
-                raise Usage(said, hint="Run: pip install 'ppcli[s3]'.", reason="extra")
+                raise not_installed("s3", "S3")
 
 
 def _from_environment() -> Key | None:
