@@ -155,7 +155,7 @@ class Padded(Networked):
 
     def __init__(self, server: ServerProcess) -> None:
         super().__init__(f"pads+{server.origin}")
-        self.token = server.token
+        self.server, self.token = server, server.token
 
     def unfinished(self, target: Target) -> int:
         assert isinstance(target, Store)

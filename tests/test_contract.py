@@ -26,7 +26,7 @@ from ppcli.target import Ranged, Store
 from ppcli.targets import SCHEMES
 
 CHUNK = 4096
-LIMITS = {"sessions_per_user": 1000, "asset_chunk_min": 1, "uploads_per_hour": 100_000}
+LIMITS = {"max_model": "1GiB", "sessions_per_user": 1000, "asset_chunk_min": 1, "uploads_per_hour": 100_000}
 TESTS = itertools.count()
 MARKING = "graphwiz+http like the real one"
 """A server that marks chunks and compares none: that what is stored is not what was sent is beyond it."""

@@ -47,8 +47,8 @@ class TusServer(GuardedServer):
     # What it holds.
 
     def uploads(self) -> list[dict[str, Any]]:
-        """Everything that was created and not removed, oldest first; `held` bytes are there. A PATCH that was still read
-        when its upload was removed leaves an .info without a file: the server itself answers 404 for that."""
+        """Everything that was created and not removed, oldest first; `held` bytes are there. A PATCH that was still
+        read when its upload was removed leaves an .info without a file: the server itself answers 404 for that."""
         found = []
         for path in self.files.glob("*.info"):
             with contextlib.suppress(FileNotFoundError, ValueError):
