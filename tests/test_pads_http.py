@@ -230,6 +230,10 @@ def test_versions_keep_unchanged_pads_and_buy_new_ones_only_when_none_is_free(bo
     same = [one == two for one, two in zip(first.pads, second.pads, strict=True)]
     assert [place for place, kept in enumerate(same) if not kept] == [0, 10, 20, 30, 40], "pads and counters"
     assert held_by(server) - start == state.next == 57
+    (told,) = [one for one in box.json("status", "--all").of("job") if one["job"] == ran.of("job_started")[0]["job"]]
+    assert (told["chunks"]["confirmed"], told["chunks"]["total"]) == (len(second.pads), len(second.pads))
+    assert told["bytes"] == {"confirmed": second.size, "total": second.size}
+    assert told["bytes_copied"] == sum(same) * CHUNK
     box.holds("a.bin", v2)
     assert box("rm", "a.bin").code == 0
     state = state_of(box)
@@ -378,7 +382,7 @@ class Size:
 
 
 SMALL = Size(6 << 20, 64 << 10, 3)
-LARGE = Size(300 << 20, 1 << 20, 6)
+LARGE = Size(60 << 20, 256 << 10, 6)
 
 
 @pytest.mark.parametrize("size", [SMALL, pytest.param(LARGE, marks=[pytest.mark.sweep, pytest.mark.timeout(600)])])
