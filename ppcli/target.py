@@ -19,6 +19,8 @@ from ppcli.model import Cost, FilePlan, Incomplete, Limits, Notice, Part, Receip
 
 PIECE = 1 << 20
 """The largest run of bytes that a worker holds in memory at once."""
+RANGE = 4 << 20
+"""The usual size of a range that is read beside others."""
 
 
 class Body(Protocol):
@@ -155,6 +157,11 @@ class Store(Protocol):
 @runtime_checkable
 class Ranged(Protocol):
     """A `Store` across a network, from which several ranges of one object come faster than one after the other."""
+
+    def range_size(self, remote: Remote) -> int | None:
+        """How many bytes to ask for at once, from a multiple of it on; each of several ranges is held in memory. None
+        where the object is better read by `read`."""
+        ...
 
     def read_range(self, remote: Remote, offset: int, size: int) -> Iterator[memoryview]:
         """As `Store.read`, but only `size` bytes, of exactly this version of the object."""

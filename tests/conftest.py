@@ -84,7 +84,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     from sweeps.kit.slices import table
 
     reports = [one for kind in ("passed", "failed") for one in terminalreporter.stats.get(kind, [])]
-    if lines := table(reports):
+    said = [str(value) for one in reports for key, value in one.user_properties if key == "figures"]
+    if lines := table(reports) + said:
         terminalreporter.section("sweeps")
         for line in lines:
             terminalreporter.write_line(line)

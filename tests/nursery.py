@@ -22,6 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+import small_chunks
+
 
 class Forked:
     """A running `ppcli` with these words; stdin is empty."""
@@ -78,6 +80,8 @@ def _serve(orders: socket.socket) -> None:
     """Fork for each order: first one who waits for the exit code, and from that the server."""
     import ppcli.cli.main
     import ppcli.server.run  # noqa: F401
+
+    small_chunks.allow()
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:

@@ -6,11 +6,11 @@ import errno
 import itertools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+import small_chunks
 from graphwiz_kit import GraphWizServer
 from rufh_kit import RufhServer
 from s3_kit import S3, environment
@@ -21,8 +21,6 @@ from ppcli import disk
 from ppcli.credentials import Tokens
 from ppcli.origin import Origin
 from ppcli.target import Body, Store, Target
-from ppcli.targets import graphwiz_known
-from ppcli.targets import s3 as s3_target
 from ppcli.transport import Reply, Request, Transport
 
 HOSTS = itertools.count(1)
@@ -155,7 +153,7 @@ class Padded(Networked):
 
     def __init__(self, server: ServerProcess) -> None:
         super().__init__(f"pads+{server.origin}")
-        self.token = server.token
+        self.server, self.token = server, server.token
 
     def unfinished(self, target: Target) -> int:
         assert isinstance(target, Store)
@@ -172,7 +170,8 @@ class Storage(Networked):
         super().__init__(f"graphwiz+http://127.0.0.1:{server.port}")
         self.server, self.token = server, server.add_user(f"user{next(HOSTS)}@example.org")
         self.begun = self._partials()
-        self._patch = small_graphwiz_chunks()
+        self._patch = pytest.MonkeyPatch()
+        small_chunks.allow(self._patch.setattr)
 
     def unfinished(self, target: Target) -> int:
         return len(self._partials() - self.begun)
@@ -194,7 +193,8 @@ class Upstream(Networked):
     def __init__(self, server: GraphWizServer) -> None:
         super().__init__(server.url)
         self.server = server
-        self._patch = small_graphwiz_chunks()
+        self._patch = pytest.MonkeyPatch()
+        small_chunks.allow(self._patch.setattr)
 
     def unfinished(self, target: Target) -> int:
         return self.server.unfinished()
@@ -205,13 +205,6 @@ class Upstream(Networked):
     def close(self) -> None:
         self._patch.undo()
         super().close()
-
-
-def small_graphwiz_chunks() -> pytest.MonkeyPatch:
-    """Sessions with chunks of any size."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(graphwiz_known, "_LIMITS", replace(graphwiz_known._LIMITS, chunk_min=1))
-    return patch
 
 
 class Tus(Networked):
@@ -252,8 +245,7 @@ class Bucket(Networked):
         for name, value in environment().items():
             self._patch.setenv(name, value)
         super().__init__(s3.url(s3.bucket(), "pre fix"))
-        for name in ("_LIMITS", "_SMALL"):
-            self._patch.setattr(s3_target, name, replace(getattr(s3_target, name), chunk_min=1))
+        small_chunks.allow(self._patch.setattr)
 
     def http(self, base: str) -> Transport:
         self._made.append(Wire(base))

@@ -15,7 +15,7 @@ import socketserver
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 PIECE = 64 << 10
@@ -86,6 +86,8 @@ class Proxy:
         self.seen: list[Exchange] = []
         self.open = 0
         self._rules: list[Rule] = []
+        self._ends: set[socket.socket] = set()
+        self._back = 0.0
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), self)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -109,6 +111,26 @@ class Proxy:
         with self._lock:
             self.seen.clear()
             self._rules.clear()
+
+    def outage(self, seconds: float) -> None:
+        """As if the server were started again: every connection ends now, and new ones do until it is back."""
+        with self._lock:
+            self._back = time.monotonic() + seconds
+            for end in self._ends:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    @contextlib.contextmanager
+    def connected(self, *ends: socket.socket) -> Iterator[None]:
+        with self._lock:
+            if time.monotonic() < self._back:
+                raise EOFError
+            self._ends.update(ends)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._ends.difference_update(ends)
 
     def count(self, change: int) -> None:
         """A connection has come or gone."""
@@ -156,7 +178,11 @@ class _Connection(socketserver.BaseRequestHandler):
         proxy = self.server.proxy
         proxy.count(1)
         try:
-            with contextlib.suppress(EOFError, OSError), socket.create_connection(proxy.upstream) as upstream:
+            with (
+                contextlib.suppress(EOFError, OSError),
+                socket.create_connection(proxy.upstream) as upstream,
+                proxy.connected(self.request, upstream),
+            ):
                 client, server = _Side(self.request), _Side(upstream)
                 while self._exchange(client, server):
                     pass

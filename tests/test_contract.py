@@ -22,11 +22,11 @@ from ppcli import planner
 from ppcli.errors import Damaged, Doubt, Local, PpcliError, Transient
 from ppcli.model import FilePlan, JobState, Part
 from ppcli.source import Source
-from ppcli.target import Store
+from ppcli.target import Ranged, Store
 from ppcli.targets import SCHEMES
 
 CHUNK = 4096
-LIMITS = {"sessions_per_user": 1000, "asset_chunk_min": 1, "uploads_per_hour": 100_000}
+LIMITS = {"max_model": "1GiB", "sessions_per_user": 1000, "asset_chunk_min": 1, "uploads_per_hour": 100_000}
 TESTS = itertools.count()
 MARKING = "graphwiz+http like the real one"
 """A server that marks chunks and compares none: that what is stored is not what was sent is beyond it."""
@@ -255,6 +255,10 @@ def test_list_read_from_the_middle_and_remove(place: Place, peer: Peer) -> None:
     remote = target.find("a.bin")
     assert remote is not None and target.locate(remote.location) == "a.bin"
     assert b"".join(bytes(piece) for piece in target.read(remote, CHUNK + 3)) == data[CHUNK + 3 :]
+    if isinstance(target, Ranged):
+        spans = [(0, 1), (CHUNK - 3, CHUNK + 5), (CHUNK, CHUNK), (2 * CHUNK, 9)]
+        ranges = [b"".join(bytes(piece) for piece in target.read_range(remote, *span)) for span in spans]
+        assert ranges == [data[start : start + size] for start, size in spans]
     assert target.digest(remote) == target.digest(remote, fresh=True)
     assert target.remove(["a.bin", "nothing"]) == ["a.bin"]
     assert target.find("a.bin") is None

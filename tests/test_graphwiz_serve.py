@@ -85,23 +85,6 @@ def test_killed_and_resumed_at_a_server_that_only_marks(root: Path, upstream: Gr
     assert [asset.data == data for asset in upstream.assets] == [True]
 
 
-@pytest.mark.sweep
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("peer", ["server", "upstream"])
-def test_300_mib_killed_and_resumed(root: Path, request: pytest.FixtureRequest, peer: str, seed: int) -> None:
-    server = request.getfixturevalue(peer)
-    box = Cli(root, f"graphwiz+{server.url}" if peer == "server" else server.url)
-    if peer == "server":
-        box.env["PPCLI_CONFIG_DIR"] = str(server.config)
-    data, chunk = content(box, "a.glb", 300 * MIB + seed), 5 * MIB
-    for chunks in random.Random(seed).sample(range(1, 20), 3):
-        killed(box, chunks=chunks)
-    ran = box.json("put", "a.glb", "--chunk-size", "5MiB")
-    assert ran.code == 0
-    assert ran.result["bytes_sent"] + ran.result["bytes_skipped"] <= len(data) + 20 * chunk
-    box.holds("a.glb", data)
-
-
 def test_a_server_that_restarts_in_the_middle(box: Cli, server: ServerProcess) -> None:
     data = content(box, "a.glb", 33 * MIB)
     process = box.start("put", "a.glb", "--chunk-size", "5MiB", "--json", "--limit-rate", "30M", "--jobs", "2")

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import small_chunks
 from cli_kit import Cli
 from graphwiz_kit import GraphWizServer, Handler, running_graphwiz
 from harness import quick_retries
 from http_kit import Bytes
 from hypothesis import given
 from hypothesis import strategies as st
-from peers import small_graphwiz_chunks
 from server_kit import ServerProcess, running_server
 
 from ppcli.errors import Usage
@@ -34,11 +34,10 @@ def server() -> Iterator[GraphWizServer]:
 
 
 @pytest.fixture
-def box(root: Path, server: GraphWizServer) -> Iterator[Cli]:
-    patch = small_graphwiz_chunks()
+def box(root: Path, server: GraphWizServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
+    small_chunks.allow(monkeypatch.setattr)
     with quick_retries():
         yield Cli(root, server.url)
-    patch.undo()
 
 
 def content(cli: Cli, name: str = "a.glb", size: int = SIZE) -> bytes:

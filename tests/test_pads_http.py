@@ -26,9 +26,11 @@ from server_kit import ServerProcess, running_server
 
 from ppcli.cli import boundary
 from ppcli.errors import Credentials, Rejected, Transient
+from ppcli.model import Remote
 from ppcli.pads import remote
 from ppcli.pads.index import State
-from ppcli.target import Accounts
+from ppcli.target import Accounts, Ranged
+from ppcli.targets import pads_http
 
 CHUNK = 4096
 
@@ -228,6 +230,10 @@ def test_versions_keep_unchanged_pads_and_buy_new_ones_only_when_none_is_free(bo
     same = [one == two for one, two in zip(first.pads, second.pads, strict=True)]
     assert [place for place, kept in enumerate(same) if not kept] == [0, 10, 20, 30, 40], "pads and counters"
     assert held_by(server) - start == state.next == 57
+    (told,) = [one for one in box.json("status", "--all").of("job") if one["job"] == ran.of("job_started")[0]["job"]]
+    assert (told["chunks"]["confirmed"], told["chunks"]["total"]) == (len(second.pads), len(second.pads))
+    assert told["bytes"] == {"confirmed": second.size, "total": second.size}
+    assert told["bytes_copied"] == sum(same) * CHUNK
     box.holds("a.bin", v2)
     assert box("rm", "a.bin").code == 0
     state = state_of(box)
@@ -320,6 +326,33 @@ def test_lost_replies_are_resolved(root: Path, server: ServerProcess, wire: Prox
     assert len(state.free) == 9 and not state.owners
 
 
+def test_ranges_are_read_side_by_side_and_each_pad_once(
+    root: Path, server: ServerProcess, wire: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What breaks off is asked for again."""
+    box = make_box(root, server, wire.address)
+    data = write(box, "a.bin", content("a", 7 * CHUNK + 5))
+    put(box, "a.bin")
+    monkeypatch.setattr(pads_http, "RANGE", 2 * CHUNK)
+    wire.fresh()
+    contents = itertools.count()
+    wire.at(Rule(lambda seen: is_call("GET", "/content")(seen) and next(contents) == 3, cut=True))
+    with quick_retries():
+        assert box("get", "a.bin", "copy").code == 0
+    assert (box.root / "copy").read_bytes() == data
+    assert len(wire.calls("POST", "/heads")) >= 4 and len(wire.calls("GET", "/content")) == 8 + 1
+
+
+@pytest.mark.parametrize(("pad", "size"), [(64, 4 << 20), (3 << 20, 3 << 20), (9 << 20, 9 << 20), (17 << 20, None)])
+def test_a_range_is_of_whole_pads_and_fits_into_memory(
+    tmp_path: Path, server: ServerProcess, pad: int, size: int | None
+) -> None:
+    with behind(server):
+        pads = target(tmp_path)
+        assert isinstance(pads, Ranged)
+        assert pads.range_size(Remote("a", "a", 1 << 30, chunk_size=pad)) == size
+
+
 def test_the_server_restarts_in_the_middle(root: Path) -> None:
     with running_server(root) as server, contextlib.closing(Proxy(server.port)) as wire:
         box = make_box(root, server, wire.address)
@@ -349,7 +382,7 @@ class Size:
 
 
 SMALL = Size(6 << 20, 64 << 10, 3)
-LARGE = Size(300 << 20, 1 << 20, 6)
+LARGE = Size(60 << 20, 256 << 10, 6)
 
 
 @pytest.mark.parametrize("size", [SMALL, pytest.param(LARGE, marks=[pytest.mark.sweep, pytest.mark.timeout(600)])])

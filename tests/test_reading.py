@@ -11,14 +11,14 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from ppcli.app import fetching
-from ppcli.app.reading import RANGE, Reader
+from ppcli.app.reading import Reader
 from ppcli.app.workplace import Workplace
 from ppcli.errors import Busy, Integrity, Interrupted, Transient
 from ppcli.halt import Halt, Stopped
 from ppcli.model import Remote
 from ppcli.requests import GetRequest
 from ppcli.retry import Step
-from ppcli.target import Store, Target
+from ppcli.target import RANGE, Store, Target
 
 T = TypeVar("T")
 DATA = os.urandom(2 * RANGE + 9)
@@ -50,6 +50,9 @@ class Rough:
 
     def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
         raise NotImplementedError
+
+    def range_size(self, remote: Remote) -> int | None:
+        return RANGE
 
     def read_range(self, remote: Remote, offset: int, size: int) -> Iterator[memoryview]:
         assert size > 0, "a range of no bytes is all that follows, for many servers"

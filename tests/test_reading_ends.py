@@ -9,11 +9,11 @@ from typing import cast
 
 import pytest
 
-from ppcli.app.reading import RANGE, RANGES, Reader
+from ppcli.app.reading import RANGES, Reader
 from ppcli.app.workplace import Workplace
 from ppcli.halt import Halt
 from ppcli.model import Remote
-from ppcli.target import Store
+from ppcli.target import RANGE, Store
 
 BIG = Remote("big", "big", 8 * RANGE)
 
@@ -31,6 +31,9 @@ class Held:
     def __init__(self) -> None:
         self.asked = threading.Semaphore(0)
         self.go = threading.Event()
+
+    def range_size(self, remote: Remote) -> int | None:
+        return RANGE
 
     def read_range(self, remote: Remote, offset: int, size: int) -> Iterator[memoryview]:
         self.asked.release()

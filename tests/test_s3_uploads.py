@@ -17,8 +17,8 @@ from cli_kit import Cli, finish, until
 from recording_proxy import Exchange, Proxy, Rule
 from s3_kit import S3, environment
 
-from ppcli.app.reading import RANGE
 from ppcli.errors import Transient
+from ppcli.target import RANGE
 
 MIB = 1 << 20
 PART = 5 * MIB

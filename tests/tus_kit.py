@@ -47,12 +47,14 @@ class TusServer(GuardedServer):
     # What it holds.
 
     def uploads(self) -> list[dict[str, Any]]:
-        """Everything that was created and not removed, oldest first."""
+        """Everything that was created and not removed, oldest first; `held` bytes are there. A PATCH that was still
+        read when its upload was removed leaves an .info without a file: the server itself answers 404 for that."""
         found = []
-        for path in sorted(self.files.glob("*.info"), key=lambda path: path.stat().st_ctime_ns):
+        for path in self.files.glob("*.info"):
             with contextlib.suppress(FileNotFoundError, ValueError):
-                found.append(json.loads(path.read_text()) | {"uid": path.stem})
-        return found
+                told = {"uid": path.stem, "held": path.with_suffix("").stat().st_size}
+                found.append((path.stat().st_ctime_ns, json.loads(path.read_text()) | told))
+        return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
     def unfinished(self, name: str | None = None) -> list[dict[str, Any]]:
         """Those that lack bytes, and parts that were not put together."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ppcli.app.workplace import Workplace
@@ -15,8 +15,6 @@ from ppcli.model import Remote
 from ppcli.retry import Step
 from ppcli.target import PIECE, Ranged, Store
 
-RANGE = 4 << 20
-"""Bytes of a range."""
 RANGES = 6
 """Ranges that are on their way, or wait in memory for those before them: of all files together."""
 
@@ -32,25 +30,25 @@ class Reader:
 
     def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
         """The bytes from `offset` on; a piece is valid until the next. Raises what the target raises for good."""
-        if isinstance(self._store, Ranged) and remote.size - offset > RANGE:
-            return self._side_by_side(self._store, remote, offset)
+        if isinstance(self._store, Ranged) and (size := self._store.range_size(remote)):
+            spans = _spans(offset, remote.size, size)
+            if len(spans) > 1:
+                return self._side_by_side(self._store, remote, spans)
         return self._on(remote, lambda done: self._store.read(remote, offset + done))
 
     def close(self) -> None:
         """Ranges on their way are abandoned."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _side_by_side(self, store: Ranged, remote: Remote, offset: int) -> Iterator[memoryview]:
+    def _side_by_side(self, store: Ranged, remote: Remote, spans: Sequence[range]) -> Iterator[memoryview]:
         """A range is asked for once there is room for it, so that what waits for its turn stays bounded; whoever waits
         for room holds none, so that nobody waits for ever."""
         coming: deque[Future[memoryview]] = deque()
-        starts = iter(range(offset, remote.size, RANGE))
-        start = next(starts, None)
+        left = deque(spans)
         try:
-            while start is not None or coming:
-                while start is not None and self._room.acquire(blocking=not coming):
-                    coming.append(self._asked(store, remote, start))
-                    start = next(starts, None)
+            while left or coming:
+                while left and self._room.acquire(blocking=not coming):
+                    coming.append(self._asked(store, remote, left.popleft()))
                 data = coming[0].result()
                 for at in range(0, len(data), PIECE):
                     yield data[at : at + PIECE]
@@ -61,19 +59,19 @@ class Reader:
                 future.cancel()
                 self._room.release()
 
-    def _asked(self, store: Ranged, remote: Remote, start: int) -> Future[memoryview]:
+    def _asked(self, store: Ranged, remote: Remote, span: range) -> Future[memoryview]:
         try:
-            return self._pool.submit(self._range, store, remote, start)
+            return self._pool.submit(self._range, store, remote, span)
         except RuntimeError:  # closed meanwhile: others wait for the same room, to learn that
             self._room.release()
             raise
 
-    def _range(self, store: Ranged, remote: Remote, start: int) -> memoryview:
-        size = min(RANGE, remote.size - start)
+    def _range(self, store: Ranged, remote: Remote, span: range) -> memoryview:
+        size = len(span)
         data, at = memoryview(bytearray(size)), 0
 
         def begin(done: int) -> Iterator[memoryview]:  # a reply may break off behind its last byte
-            return store.read_range(remote, start + done, size - done) if done < size else iter(())
+            return store.read_range(remote, span.start + done, size - done) if done < size else iter(())
 
         for piece in self._on(remote, begin):
             if len(piece) > size - at:
@@ -107,3 +105,9 @@ class Reader:
         while (piece := self._place.call(Step.READ, remote.name, following)) is not None:
             done += len(piece)
             yield piece
+
+
+def _spans(offset: int, end: int, size: int) -> Sequence[range]:
+    """What is left from `offset` on, cut at the multiples of `size`."""
+    starts = [offset, *range((offset // size + 1) * size, end, size)]
+    return [range(start, stop) for start, stop in zip(starts, [*starts[1:], end], strict=True)]

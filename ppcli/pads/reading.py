@@ -16,23 +16,25 @@ _AHEAD = 64
 """Headers that are asked for at once."""
 
 
-def read(store: PadStore, name: str, version: Version, offset: int) -> Iterator[memoryview]:
-    """The bytes of a version from `offset` on. The last piece of a chunk is given out only after all of the chunk has
-    been checked. Raises `Integrity` where a chunk is damaged, `Temporary` where the version was replaced meanwhile."""
-    for chunk, head in _heads(store, version, offset // version.chunk_size):
-        start = chunk * version.chunk_size
+def read(store: PadStore, name: str, version: Version, start: int, end: int) -> Iterator[memoryview]:
+    """The bytes of a version from `start` to `end`. The last piece of a chunk is given out only after all of the chunk
+    has been checked. Raises `Integrity` where a chunk is damaged, `Temporary` where the version was replaced
+    meanwhile."""
+    size = version.chunk_size
+    for chunk, head in _heads(store, version, range(start // size, min(-(-end // size), len(version.pads)))):
+        at = chunk * size
         number, counter = version.pads[chunk]
         if not head or head.counter != counter or not head.holds(chunk, _length(version, chunk), head.digest.hex()):
             raise _failure(store, name, version, chunk)
         digest, done = xxhash.xxh3_128(), 0
         for piece in store.pads.payload(number, head.length):
             digest.update(piece)
-            skip = max(0, offset - start - done)
-            done += len(piece)
+            wanted = piece[max(0, start - at) : max(0, end - at)]
+            at, done = at + len(piece), done + len(piece)
             if done == head.length and digest.digest() != head.digest:
                 raise _failure(store, name, version, chunk)
-            if skip < len(piece):
-                yield piece[skip:]
+            if wanted:
+                yield wanted
         if done != head.length:
             raise _failure(store, name, version, chunk)
 
@@ -40,7 +42,7 @@ def read(store: PadStore, name: str, version: Version, offset: int) -> Iterator[
 def digest(store: PadStore, version: Version) -> str:
     """`sha256:hex` of what is stored, whether it is what was confirmed or not. Remembers damaged pads as rotten."""
     whole = hashlib.sha256()
-    for chunk, head in _heads(store, version, 0):
+    for chunk, head in _heads(store, version, range(len(version.pads))):
         number, counter = version.pads[chunk]
         part = xxhash.xxh3_128()
         for piece in store.pads.payload(number, _length(version, chunk)):
@@ -51,12 +53,12 @@ def digest(store: PadStore, version: Version) -> str:
     return f"sha256:{whole.hexdigest()}"
 
 
-def _heads(store: PadStore, version: Version, first: int) -> Iterator[tuple[int, Header | None]]:
-    """Every chunk from `first` on, with the header of its pad."""
-    for start in range(first, len(version.pads), _AHEAD):
-        numbers = [number for number, _ in version.pads[start : start + _AHEAD]]
-        found = store.pads.heads(numbers)
-        yield from ((start + place, found.get(number)) for place, number in enumerate(numbers))
+def _heads(store: PadStore, version: Version, chunks: range) -> Iterator[tuple[int, Header | None]]:
+    """Each of these chunks, with the header of its pad."""
+    for first in range(0, len(chunks), _AHEAD):
+        numbers = {chunk: version.pads[chunk][0] for chunk in chunks[first : first + _AHEAD]}
+        found = store.pads.heads(numbers.values())
+        yield from ((chunk, found.get(number)) for chunk, number in numbers.items())
 
 
 def _length(version: Version, chunk: int) -> int:

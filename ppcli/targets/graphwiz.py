@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from ppcli.errors import Damaged, Loss, Recut, Rejected, SessionLost, SourceError, Usage, other_content
 from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.planner import chunk_count
-from ppcli.target import Body, ChunkBytes
+from ppcli.target import RANGE, Body, ChunkBytes
 from ppcli.targets import Settings
 from ppcli.targets.frontier import proved
 from ppcli.targets.graphwiz_api import Api, Asset, Begun
@@ -44,7 +44,7 @@ def _parse(url: str) -> ServerPlace:
 
 
 class GraphWizTarget:
-    """A `Target` and a `Store`. A file's name is its file name there; the newest asset of a name counts."""
+    """A `Target`, a `Store`, and `Ranged`. A file's name is its file name there; the newest asset of a name counts."""
 
     def __init__(self, place: ServerPlace, transport: Transport, sent: Sent) -> None:
         self.url = place.url
@@ -167,6 +167,14 @@ class GraphWizTarget:
     def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
         assert remote.version is not None
         return self._assets.read(remote.version, offset)
+
+    def range_size(self, remote: Remote) -> int | None:
+        """Of a server that counts requests an object is read by one."""
+        return RANGE if self._known.parallel else None
+
+    def read_range(self, remote: Remote, offset: int, size: int) -> Iterator[memoryview]:
+        assert remote.version is not None
+        return self._assets.read(remote.version, offset, offset + size)
 
     def remove(self, names: Sequence[str]) -> Sequence[str]:
         """Every asset of these names is deleted."""

@@ -218,9 +218,9 @@ class Api:
         """Repeatable."""
         self._send(Request("DELETE", f"{self._base}/assets/{quote(asset, safe='')}", expect=frozenset({404})))
 
-    def content(self, asset: str, offset: int) -> Request:
-        """The request for the bytes from `offset` on; a server that knows no ranges gives all of them."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+    def content(self, asset: str, start: int, end: int | None = None) -> Request:
+        """The request for the bytes from `start` to `end`; a server that knows no ranges gives all of them."""
+        headers = {"Range": f"bytes={start}-{end - 1 if end else ''}"} if start or end else {}
         path = f"{self._base}/assets/{quote(asset, safe='')}/download"
         return Request("GET", path, headers, expect=frozenset({404, 416}))
 

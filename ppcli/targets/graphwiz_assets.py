@@ -82,18 +82,20 @@ class Assets:
             sha.update(piece)
         return f"sha256:{sha.hexdigest()}"
 
-    def read(self, asset_id: str, offset: int) -> Iterator[memoryview]:
-        """The bytes from `offset` on. A server that knows no ranges sends all of them."""
-        with self._transport.stream(self._api.content(asset_id, offset)) as stream:
+    def read(self, asset_id: str, start: int, end: int | None = None) -> Iterator[memoryview]:
+        """The bytes from `start` to `end`. Of a server that knows no ranges, and sends all of them, those are taken."""
+        with self._transport.stream(self._api.content(asset_id, start, end)) as stream:
             if stream.status == 416:
                 return
             if stream.status == 404:
                 raise Rejected("The asset was deleted meanwhile.", hint="Put it there again.", reason="not_found")
-            skip = offset if stream.status == 200 else 0
+            at = start if stream.status == 206 else 0
             for piece in stream.pieces():
-                if len(piece) > skip:
-                    yield piece[skip:]
-                skip = max(0, skip - len(piece))
+                if end is not None and at >= end:
+                    return
+                if wanted := piece[max(0, start - at) : None if end is None else max(0, end - at)]:
+                    yield wanted
+                at += len(piece)
 
     def holds(self, asset: Asset, size: int, digest: str) -> bool:
         """Whether it has this very content; read where nobody tells."""

@@ -149,8 +149,7 @@ class PadTarget:
         return (self._remote(name, version) for name, version in (store.versions(prefix) if store else ()))
 
     def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
-        store, version = self._version(remote)
-        return reading.read(store, remote.name, version, offset)
+        return self._between(remote, offset, remote.size)
 
     def remove(self, names: Sequence[str]) -> Sequence[str]:
         store = self._store()
@@ -189,6 +188,10 @@ class PadTarget:
         if store is None or store.identity.id != session.detail.get("store"):
             raise SessionLost("the pad store is another one now" if store else "the pad store is gone")
         return store
+
+    def _between(self, remote: Remote, start: int, end: int) -> Iterator[memoryview]:
+        store, version = self._version(remote)
+        return reading.read(store, remote.name, version, start, end)
 
     def _version(self, remote: Remote) -> tuple[PadStore, Version]:
         store = self._store()

@@ -3,23 +3,25 @@ as for pads in a directory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
 from ppcli.errors import Usage
-from ppcli.model import Cost, FilePlan, Limits
+from ppcli.model import Cost, FilePlan, Limits, Remote
 from ppcli.origin import Origin
 from ppcli.pads import record
 from ppcli.pads.identity import PAD_DEFAULT, PAD_MAX, PAD_MIN
 from ppcli.pads.remote_site import RemoteSite
 from ppcli.pads.store import PadStore
+from ppcli.target import RANGE
 from ppcli.targets import Settings, putplace_api
 from ppcli.targets.pads import PadTarget
 from ppcli.transport import Transport
 from ppcli.transport.routes import leaves_the_machine
 
 _WRITTEN = "Write it like pads+https://host[:port]."
+_LARGEST_RANGE = 16 << 20
 _UNKNOWN = Limits(PAD_MIN, PAD_MAX, chunk_default=PAD_DEFAULT, adopts=True, open_leaves_trace=False)
 
 
@@ -45,7 +47,7 @@ def connect(url: str, settings: Settings) -> HttpPadTarget:
 
 
 class HttpPadTarget(PadTarget):
-    """A `Target`, a `Store`, `Accounts`, and `Costly`."""
+    """A `Target`, a `Store`, `Ranged`, `Accounts`, and `Costly`."""
 
     _site: RemoteSite
 
@@ -65,6 +67,14 @@ class HttpPadTarget(PadTarget):
         wanted = sum(file.chunks + record.expected_pads(file.name, file.chunks, pad_size) for file in files) - kept
         spare = store.spare(wanted) if store else 0
         return Cost(new=wanted - spare, reused=spare, kept=kept, slot_size=pad_size)
+
+    def range_size(self, remote: Remote) -> int | None:
+        """Whole pads, since a pad is read as a whole to be checked; those that are too large come one by one."""
+        unit = remote.chunk_size or RANGE
+        return RANGE // unit * unit or (unit if unit <= _LARGEST_RANGE else None)
+
+    def read_range(self, remote: Remote, offset: int, size: int) -> Iterator[memoryview]:
+        return self._between(remote, offset, offset + size)
 
     def recover(self) -> int:
         self._site.require_key()

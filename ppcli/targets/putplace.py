@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlencode
 
 from ppcli.errors import Damaged, Doubt, Loss, Rejected, SessionLost, Usage, other_content, source_changed
 from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
-from ppcli.target import Body
+from ppcli.target import RANGE, Body
 from ppcli.targets import Settings
 from ppcli.targets.putplace_api import Api, Entry
 from ppcli.targets.putplace_body import Hashed
@@ -244,6 +244,9 @@ class PutPlaceTarget:
 
     def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
         return self.read_range(remote, offset, None)
+
+    def range_size(self, remote: Remote) -> int | None:
+        return RANGE
 
     def read_range(self, remote: Remote, offset: int, size: int | None) -> Iterator[memoryview]:
         assert remote.digest is not None

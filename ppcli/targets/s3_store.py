@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ppcli.errors import Rejected, SessionLost, Usage
 from ppcli.model import Incomplete, Notice, Remote
+from ppcli.target import RANGE
 from ppcli.targets import s3_proof, s3_url
 from ppcli.targets.s3_api import Api, Object
 from ppcli.targets.s3_memory import Checks, Memory
@@ -97,6 +98,9 @@ class Contents:
 
     def read(self, remote: Remote, offset: int) -> Iterator[memoryview]:
         return self.read_range(remote, offset, remote.size - offset)
+
+    def range_size(self, remote: Remote) -> int | None:
+        return RANGE
 
     def read_range(self, remote: Remote, offset: int, size: int) -> Iterator[memoryview]:
         if size > 0:

@@ -19,6 +19,7 @@ from recording_proxy import Exchange, Proxy, Rule, flipped
 
 from ppcli import retry
 from ppcli.model import Evidence
+from ppcli.target import Target
 from ppcli.transport.connection import Connection
 
 PATIENCE = 0.3
@@ -45,6 +46,10 @@ class Route:
     def stored(self, name: str) -> bytes | None:
         return stored_by(self.cli, self.peer, self._place, name)
 
+    def direct(self) -> Target:
+        """The target, past the proxy."""
+        return self._place.connect()
+
     def requests(self, act: Callable[[], object]) -> int:
         """How many there are in it."""
         self.proxy.fresh()
@@ -54,8 +59,7 @@ class Route:
     @property
     def counts_only(self) -> bool:
         """The target cannot tell other bytes from those that were sent."""
-        target = self._place.connect()
-        with contextlib.closing(target):
+        with contextlib.closing(self.direct()) as target:
             return target.limits(CHUNK).evidence in (Evidence.OFFSET, Evidence.MARK)
 
 

@@ -15,14 +15,14 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import replace
 from importlib import import_module
 
+import small_chunks
 from sweeps.kit import calls, ptrace
 from sweeps.kit.calls import Call
 from sweeps.kit.orders import Fail, Kill, Order, Report, When
 
-from ppcli.targets import SCHEMES, graphwiz_known, s3
+from ppcli.targets import SCHEMES
 
 _TORN = ("write", "send")
 
@@ -157,11 +157,9 @@ def _become(order: Order) -> None:
 
 
 def _import_everything() -> None:
-    """And have S3 take small parts and GraphWiz small chunks, as the tests of the contract do."""
     for name in ("ppcli.cli.main", "ppcli.app.putting", *SCHEMES.values()):
         import_module(name)
-    for module, name in ((s3, "_LIMITS"), (s3, "_SMALL"), (graphwiz_known, "_LIMITS")):
-        setattr(module, name, replace(getattr(module, name), chunk_min=1))
+    small_chunks.allow()
 
 
 def main() -> None:
