@@ -155,6 +155,6 @@ def test_silence_ends_an_attempt_within_its_minute(root: Path, peer: Networked) 
     started = time.monotonic()
     ran = route.put("a")
     assert ran.code == 0 and route.stored("a") == data
-    assert 55 < time.monotonic() - started < 80
+    assert 55 < time.monotonic() - started < 110
     assert "60 seconds" in ran.of("retrying")[0]["cause"]
     route.proxy.close()
