@@ -17,7 +17,7 @@ from sweeps.kit.orders import Fail
 from sweeps.kit.slices import EVERY_SLICE, Sweep
 from sweeps.kit.traced import Traced
 
-MANY = 80
+MANY = 64
 REASONS = {errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full", errno.EROFS: "read_only", errno.EIO: "io"}
 RETRIED = ("write", "fsync", "open", "ftruncate")
 """What a signal may interrupt."""

@@ -11,7 +11,7 @@ from sweeps.kit.jobs import Job, Site
 from sweeps.kit.orders import Kill, When
 from sweeps.kit.slices import EVERY_SLICE, Sweep
 
-MANY = 260
+MANY = 240
 TWICE = 0.3
 """Of the runs that go on, so many are killed as well."""
 

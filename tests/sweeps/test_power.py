@@ -15,7 +15,7 @@ from sweeps.kit.memory import Cut, Memory
 from sweeps.kit.orders import Kill, When
 from sweeps.kit.slices import EVERY_SLICE, Sweep
 
-MANY = 160
+MANY = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,15 +74,15 @@ def table(reports: Iterable[pytest.TestReport]) -> list[str]:
                 _add(sums, value)  # type: ignore[arg-type]
     if not sums:
         return []
-    lines = [f"{'sweep':8} {'target':16} {'points':>8} {'violations':>12} {'seed':>12}"]
+    lines = [f"{'sweep':8} {'target':32} {'points':>8} {'violations':>12} {'seed':>12}"]
     lines += [
-        f"{one.sweep:8} {one.target:16} {one.struck:8} {len(one.violations):12} {one.seed:12}"
+        f"{one.sweep:8} {one.target:32} {one.struck:8} {len(one.violations):12} {one.seed:12}"
         for _, one in sorted(sums.items())
     ]
     for name in sorted({one.sweep for one in sums.values()}):
         mine = [one for one in sums.values() if one.sweep == name]
         points, wrong = sum(one.struck for one in mine), sum(len(one.violations) for one in mine)
-        lines.append(f"{name:8} {'all':16} {points:8} {wrong:12}")
+        lines.append(f"{name:8} {'all':32} {points:8} {wrong:12}")
     return lines
 
 
