@@ -75,7 +75,7 @@ def at_once(cli: Cli, commands: Sequence[Sequence[str]]) -> list[Ended]:
             running.append((words, Forked([*words, *rates, "--json"], cli.env, errors, 0o022)))
     ended = []
     for words, process in running:
-        out, _ = process.communicate(60)
+        out, _ = process.communicate(120)
         assert process.returncode is not None
         ended.append(Ended(process.returncode, out, words))
     assert (cli.root / "stderr").read_text() == ""

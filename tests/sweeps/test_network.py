@@ -20,7 +20,7 @@ from cli_kit import CHUNK, Ran
 from peers import Networked, Peer, Served, Tus
 from recording_proxy import Exchange, Rule
 from sweeps.kit.slices import EVERY_SLICE, Sweep
-from sweeps.network_kit import FAULTS, Fault, Route, answer, impatient
+from sweeps.network_kit import CALM, FAULTS, Fault, Route, answer, impatient
 from test_contract import UNDER_CONTRACT
 
 NETWORKED = [scheme for scheme in UNDER_CONTRACT if scheme not in ("pads", "file")]
@@ -49,7 +49,8 @@ def check(route: Route, name: str, data: bytes, ran: Ran, *, unseen: bool) -> No
     assert unseen or stored == data or (stored is None and ran.code), ran.result
     if ran.code:
         assert ran.result["error"]["hint"], ran.result
-        again = route.put(name)
+        with impatient(patience=CALM):
+            again = route.put(name)
         causes = [one["cause"] for one in again.of("retrying")]
         assert again.code == 0, (ran.result["error"], again.result["error"], causes)
         assert unseen or route.stored(name) == data, (ran.result, again.result)
@@ -95,7 +96,8 @@ def test_a_put_with_any_fault_at_any_request(route: Route, sweep: Sweep, part: i
 @pytest.mark.parametrize("part", EVERY_SLICE)
 def test_a_get_with_any_fault_at_any_request(route: Route, sweep: Sweep, part: int | None) -> None:
     data = route.cli.source("stored", SIZE)
-    assert route.put("stored").code == 0
+    with impatient(patience=CALM):
+        assert route.put("stored").code == 0
     if route.cli.json("get", "stored", "probe").result["error"]:
         pytest.skip("what is there cannot be fetched by its name")
     requests, numbers = route.requests(lambda: route.cli.json("get", "stored", "probe2")), itertools.count()
@@ -111,7 +113,9 @@ def test_a_get_with_any_fault_at_any_request(route: Route, sweep: Sweep, part: i
         assert copy.exists() == (ran.code == 0), ran.result
         if case.fault.corrupts and [one["evidence"] for one in ran.of("file_completed")] == [None]:
             copy.unlink()  # no digest came through either, and that was told
-        assert (again := route.cli.json("get", "stored", name)).code == 0, (ran.result, again.result)
+        with impatient(patience=CALM):
+            again = route.cli.json("get", "stored", name)
+        assert again.code == 0, (ran.result, again.result)
         assert copy.read_bytes() == data, ran.result
         return True
 
@@ -155,7 +159,8 @@ def test_a_server_that_is_killed_and_comes_back(route: Route, peer: Peer, seed: 
         ran = route.put(name)
         assert (ran.code, ran.result["error"]["reason"]) == (75, "retries"), first
         peer.server.start()
-        assert route.put(name).code == 0, first
+        with impatient(patience=CALM):
+            assert route.put(name).code == 0, first
         assert route.stored(name) == data, first
 
 

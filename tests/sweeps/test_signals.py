@@ -98,7 +98,7 @@ def test_a_server_that_hangs_keeps_nobody(cli: Cli, wire: Proxy, number: int, co
     process.send_signal(number)
     started = time.monotonic()
     ran = finish(process)
-    assert time.monotonic() - started <= GONE_WITHIN + 0.5
+    assert time.monotonic() - started <= GONE_WITHIN + 1.0
     assert ran.code == code, ran.err
     again = "Ctrl-C" if number == signal.SIGINT else "signal"
     assert any("stopping" in line and f"a second {again} ends it" in line for line in ran.err.splitlines()), ran.err

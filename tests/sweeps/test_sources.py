@@ -19,7 +19,7 @@ from cli_kit import CHUNK, Cli, Ran
 from harness import Place
 from peers import Networked, Peer
 from sweeps.kit.slices import EVERY_SLICE, Sweep
-from sweeps.network_kit import impatient, stored_by
+from sweeps.network_kit import CALM, impatient, stored_by
 from sweeps.source_kit import CHANGES, MOMENTS, REASONS, Change, Source, happens
 from test_bad_input import no_privileges
 from test_contract import UNDER_CONTRACT
@@ -63,7 +63,7 @@ class Sender:
 
 @pytest.fixture
 def sender(root: Path, peer: Peer) -> Iterator[Sender]:
-    with impatient():
+    with impatient(patience=CALM):
         yield Sender(root, peer)
 
 
