@@ -13,7 +13,7 @@ from ppcli.model import Action, Evidence, JobState
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Base of all events; `event` is the word in the JSON stream."""
+    """Base of all events; `event` is the word in the JSON stream, which leaves out those without one."""
 
     event: ClassVar[str] = ""
 
@@ -79,6 +79,15 @@ class Retrying(JobEvent):
     attempt: int
     delay: float
     cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping(JobEvent):
+    """A signal stops the run (`exit_code` is that of its end), and what is in flight gets up to `grace` seconds. For
+    people only: it has no word in the JSON stream."""
+
+    exit_code: int
+    grace: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from ppcli import disk, folding, journal, manifest, steps, summary
+from ppcli import disk, folding, journal, manifest, records, steps, summary
 from ppcli.errors import Corrupt, local_error
 from ppcli.manifest import Manifest
 
@@ -40,12 +37,12 @@ def read(directory: Path) -> Manifest:
         raise _corrupt(directory) from None
     except OSError as error:
         raise local_error(error, f"read {directory / MANIFEST}") from error
-    with _without_gc():
+    with records.without_gc():
         try:
             plan = manifest.from_json(data)
             if plan.job != directory.name:
                 raise ValueError("it is of another job")
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise _corrupt(directory) from error
     return plan
 
@@ -60,7 +57,7 @@ def _corrupt(directory: Path) -> Corrupt:
 
 def replay(plan: Manifest, reading: journal.Reading) -> bool:
     """Apply the records that are new to the manifest; False when one does not fit (what came before it is applied)."""
-    with _without_gc():
+    with records.without_gc():
         for record in reading.records:
             seq = record["seq"]
             if seq <= plan.seq:
@@ -72,15 +69,3 @@ def replay(plan: Manifest, reading: journal.Reading) -> bool:
             except (ValueError, IndexError):
                 return False
     return True
-
-
-@contextmanager
-def _without_gc() -> Iterator[None]:
-    """Building 100,000 records makes the collector walk them again and again, and there is nothing to collect."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

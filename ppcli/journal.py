@@ -7,7 +7,6 @@ append. Damage is a different thing: see `Reading.damaged`.
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ppcli import disk
+from ppcli import disk, records
 from ppcli.errors import Local, local_error, local_io
 
 _MARK = b',"crc":"'
@@ -70,8 +69,8 @@ def parse(data: bytes) -> Reading:
 def _records(bodies: Sequence[bytes]) -> list[dict[str, Any]]:
     """What these lines say, up to the first that is no record or whose seq does not follow."""
     try:
-        found = json.loads(b"[" + b"},".join(bodies) + b"}]") if bodies else []  # half the time of line by line
-    except (ValueError, RecursionError):
+        found = records.loads(b"[" + b"},".join(bodies) + b"}]") if bodies else []  # half the time of line by line
+    except ValueError:
         found = []
     if len(found) != len(bodies):
         found = list(_one_by_one(bodies))
@@ -85,8 +84,8 @@ def _records(bodies: Sequence[bytes]) -> list[dict[str, Any]]:
 def _one_by_one(bodies: Sequence[bytes]) -> Iterator[Any]:
     for body in bodies:
         try:
-            yield json.loads(body + b"}")
-        except (ValueError, RecursionError):
+            yield records.loads(body + b"}")
+        except ValueError:
             return
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from ppcli import disk
+from ppcli import disk, records
 from ppcli.errors import Busy, local_io
 
 # A probe (`holder`) takes the lock for an instant; whoever wants it asks again within this time before giving up.
@@ -101,7 +101,7 @@ def _try_lock(fd: int, mode: int) -> bool:
 
 def _read(fd: int) -> Holder:
     try:
-        told = json.loads(os.pread(fd, 4096, 0))
+        told = records.loads(os.pread(fd, 4096, 0))
         return Holder(int(told["pid"]), str(told["host"]), float(told["started"]))
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError):
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return Holder(0, "", 0.0)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ppcli import disk
+from ppcli import disk, records
 from ppcli.errors import Credentials, local_error, local_io
 from ppcli.lock import Lock
 from ppcli.origin import Origin, origin_of
@@ -84,8 +84,8 @@ class Logins:
 def _tokens(raw: bytes) -> dict[str, str] | None:
     """None where it is not what `_store` writes."""
     try:
-        value: Any = json.loads(raw)
-    except (ValueError, RecursionError):
+        value: Any = records.loads(raw)
+    except ValueError:
         return None
     match value:
         case {"format": "ppcli-logins/1", "tokens": dict(tokens)} if all(isinstance(t, str) for t in tokens.values()):

@@ -68,6 +68,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sweep", action="store_true", help="run the long sweeps as well")
+    parser.addoption("--every-point", action="store_true", help="with --sweep: all points, where it takes a sample")
     parser.addoption("--seed", type=int, default=1, help="where the sweeps take their random numbers from")
 
 

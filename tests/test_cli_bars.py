@@ -13,7 +13,7 @@ from scripted_app import COMPLETED, GONE, JOB, MIB, STARTED, Script, Tty, ended,
 from ppcli.cli.bars import Bars
 from ppcli.cli.call import View
 from ppcli.cli.streams import Stream
-from ppcli.events import Event, JobFinished, JobStarted, ReservationProgress, Retrying
+from ppcli.events import Event, JobFinished, JobStarted, ReservationProgress, Retrying, Stopping
 from ppcli.model import JobState
 
 PAUSED = JobFinished(JOB, JobState.PAUSED, 75)
@@ -163,6 +163,13 @@ def test_what_the_terminal_echoes_does_not_shift_the_bars(screen: Screen) -> Non
     assert screen.file.getvalue().endswith("\r")
     screen.file.write("^C")
     assert [line.split()[0] for line in screen.show(PAUSED)[2:]] == ["Reserved", "Sent", "Confirmed"]
+
+
+def test_stopping_is_said_above_the_bars_and_in_them(screen: Screen) -> None:
+    shown = screen.show(STARTED, progress(30 * MIB, 20 * MIB, 4.0 * MIB), Stopping(JOB, 130, 5.0))
+    assert "stopping" in shown[1] and "second Ctrl-C" in shown[1]
+    assert cells(shown[-1])[-1] == "stopping"
+    assert cells(screen.show(PAUSED)[-1])[-1] == "paused"
 
 
 def test_two_jobs_at_once_have_bars_each(screen: Screen) -> None:

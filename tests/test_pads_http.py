@@ -537,6 +537,18 @@ def test_an_old_copy_of_the_data_dir_overwrites_nothing(box: Cli) -> None:
     state_of(box)
 
 
+@pytest.mark.parametrize("damage", [b"[" * 100_000, b"\xff\x00", b'{"index":7}', b""])
+def test_a_damaged_note_of_which_index_counts(box: Cli, damage: bytes) -> None:
+    """The index is made again from the pads, and nothing is lost."""
+    data = write(box, "a.bin", content("a", 3 * CHUNK))
+    put(box, "a.bin")
+    (note,) = box.data.glob("pads-http/*/held.json")
+    note.write_bytes(damage)
+    box.holds("a.bin", data)
+    assert put(box, "a.bin").result["files_unchanged"] == 1
+    state_of(box)
+
+
 def test_another_data_dir_takes_over_and_the_first_one_stops(box: Cli) -> None:
     """Two computers with one key: the first is told, and goes on when it is run again."""
     data = write(box, "a.bin", content("a", 60 * CHUNK))

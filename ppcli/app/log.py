@@ -14,12 +14,12 @@ from typing import IO
 
 from ppcli import __version__, disk
 from ppcli.errors import PpcliError
-from ppcli.events import ChunkConfirmed, Event, Listener, ReservationProgress, UploadProgress, WarningRaised
+from ppcli.events import ChunkConfirmed, Event, Listener, ReservationProgress, Stopping, UploadProgress, WarningRaised
 from ppcli.jobfiles import LOG
 from ppcli.manifest import now
 
 _SIZE = 1 << 20
-_QUIET = (ChunkConfirmed, ReservationProgress, UploadProgress)
+_QUIET = (ChunkConfirmed, ReservationProgress, Stopping, UploadProgress)
 _UNSAID = ("job", "location")
 """The log is the job's; who knows the location of a tus upload can write to it."""
 _GATHERED = 16

@@ -28,6 +28,7 @@ from ppcli.events import (
     ReservationProgress,
     Result,
     Retrying,
+    Stopping,
     UploadProgress,
 )
 from ppcli.model import JobState
@@ -150,6 +151,8 @@ class Bars:
                 gauge.reserve(event)
             case Retrying():
                 gauge.resend()
+            case Stopping():
+                gauge.stop()
             case JobFinished():
                 self._finish(event.job, event.state)
 

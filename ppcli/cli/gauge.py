@@ -59,6 +59,7 @@ class Gauge:
         self._upload = UploadProgress(started.job, 0, 0, bytes_total=started.bytes, bytes_per_second=0.0)
         self._before = 0  # bytes that were there when this run began; it may be negative after a reset
         self._resent = False
+        self._stopping = False
 
     def reserve(self, event: ReservationProgress) -> None:
         self._reserved = event
@@ -74,6 +75,10 @@ class Gauge:
     def resend(self) -> None:
         """From now on some bytes are counted twice, so that their sum no longer proves that all were sent."""
         self._resent = True
+
+    def stop(self) -> None:
+        """From now on nobody can tell how much is left: what is on its way ends, or is cut off."""
+        self._stopping = True
 
     def finish(self, state: JobState | None, now: float) -> None:
         """Freeze. The state is None where the run broke off without one."""
@@ -130,5 +135,7 @@ class Gauge:
         """When it will end, or how it ended."""
         if self._ended is not None:
             return self._ended
+        if self._stopping:
+            return "stopping"
         left = sentences.remaining(self._upload)
         return "" if left is None else f"{format_duration(left)} left"

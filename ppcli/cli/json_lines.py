@@ -23,7 +23,8 @@ _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 
 
 class JsonLines:
-    """Writes every event; with `quiet` only what is a result, a failure or a warning. `clock` gives UTC seconds."""
+    """Writes every event that has a word; with `quiet` only what is a result, a failure or a warning. `clock` gives
+    UTC seconds."""
 
     def __init__(self, out: Stream, *, quiet: bool = False, clock: Callable[[], float] = time.time) -> None:
         self._out = out
@@ -35,7 +36,7 @@ class JsonLines:
 
     def hear(self, event: Event) -> None:
         word = event.event
-        if self._quiet and word not in _KEPT_WHEN_QUIET and not word.startswith("file_"):
+        if not word or (self._quiet and word not in _KEPT_WHEN_QUIET and not word.startswith("file_")):
             return
         keys = self._keys.get(type(event)) or self._learn(type(event))
         record: dict[str, Any] = {"v": 1, "event": word, "time": self._now()}

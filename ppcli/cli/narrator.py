@@ -16,6 +16,7 @@ from ppcli.events import (
     Result,
     Retrying,
     Serving,
+    Stopping,
     TokenCreated,
     WarningRaised,
 )
@@ -55,6 +56,8 @@ class Narrator:
                 self.note(sentences.reservation(event))
             case Retrying():
                 self._retry(event)
+            case Stopping():
+                self.note(sentences.stopping(event))
             case WarningRaised():
                 if not self._quiet or event.code == "default_target":  # success on this disk only is never silent
                     self._tell(f"warning: {event.message}")

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from ppcli.events import FileFailed, HashingProgress, JobStarted, ReservationPlanned, Result, Retrying, UploadProgress
+from ppcli.events import (
+    FileFailed,
+    HashingProgress,
+    JobStarted,
+    ReservationPlanned,
+    Result,
+    Retrying,
+    Stopping,
+    UploadProgress,
+)
 from ppcli.retry import Step
 from ppcli.units import format_duration, format_rate, format_size
 
@@ -33,6 +42,11 @@ def retry(event: Retrying) -> str:
     doing = Step(event.step).doing
     failed = f"attempt {event.attempt} to {doing} {what} failed"
     return f"{failed}, the next is in {format_duration(event.delay)}: {event.cause}"
+
+
+def stopping(event: Stopping) -> str:
+    again = "Ctrl-C" if event.exit_code == 130 else "signal"
+    return f"stopping: what is on its way gets up to {format_duration(event.grace)}; a second {again} ends it at once"
 
 
 def remaining(progress: UploadProgress) -> float | None:

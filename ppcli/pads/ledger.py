@@ -30,7 +30,7 @@ PATIENCE = 60.0
 COMPACT_AT = 1 << 20
 """Bytes of journal, at least, before a new snapshot is written; and never less than the last snapshot had."""
 
-_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ppcli import records
 from ppcli.pads.index import Version
 
 _PREFIX = struct.Struct(">QI")
@@ -54,7 +55,7 @@ def prefix(part: bytes) -> Prefix | None:
 def decode(parts: Sequence[bytes], owner: str, numbers: Sequence[int]) -> tuple[str, Version] | None:
     """The name and version in these parts, which lie in order in the pads `numbers`. None where they are no record."""
     try:
-        values = json.loads(zlib.decompress(b"".join(part[_PREFIX.size :] for part in parts)))
+        values = records.loads(zlib.decompress(b"".join(part[_PREFIX.size :] for part in parts)))
         first = Prefix(*_PREFIX.unpack_from(parts[0]))
         version = Version(
             version=first.version,
@@ -68,5 +69,5 @@ def decode(parts: Sequence[bytes], owner: str, numbers: Sequence[int]) -> tuple[
         )
         fits = version.chunk_size > 0 and len(version.pads) == max(1, -(-version.size // version.chunk_size))
         return (str(values["name"]), version) if fits else None
-    except (zlib.error, ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error):
+    except (zlib.error, ValueError, KeyError, TypeError, OverflowError, struct.error):
         return None

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ppcli import disk
+from ppcli import disk, records
 from ppcli.errors import Transient, local_io
 from ppcli.model import Notice
 from ppcli.pads import identity, key, ledger
@@ -154,6 +154,6 @@ def _held(root: Path) -> str | None:
     """The id of the index in `root`; None where there is none."""
     with local_io("read the pad index"):
         try:
-            return str(json.loads((root / _HELD).read_bytes())["index"])
+            return str(records.loads((root / _HELD).read_bytes())["index"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None

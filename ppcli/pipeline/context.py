@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from ppcli.errors import PpcliError, StepFailure
+from ppcli.errors import Damaged, Integrity, Internal, PpcliError, StepFailure, local_error
 from ppcli.events import Retrying, WarningRaised
 from ppcli.halt import Halt
 from ppcli.hashing import Hashes
@@ -109,3 +109,16 @@ def retrying(job: str | None, attempt: Attempt) -> Retrying:
 def failure(error: PpcliError) -> Failure:
     """An error as a manifest keeps it."""
     return Failure(error.kind, error.reason, error.message, error.hint, error.exit_code)
+
+
+def as_told(error: Exception) -> PpcliError:
+    """What users are told of an error that ended a piece of work."""
+    if isinstance(error, PpcliError):
+        return error
+    if isinstance(error, OSError):
+        return local_error(error, "go on")
+    if isinstance(error, Damaged):
+        return Integrity(f"{error.cause}.", hint="Check the target's disk, then run 'ppcli resume'.", reason="damaged")
+    bug = Internal(f"Unexpected {type(error).__name__}: {error}.", hint="Please report this with the job's log.")
+    bug.__cause__ = error
+    return bug

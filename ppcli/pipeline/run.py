@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from typing import ParamSpec
 
 from ppcli import steps
-from ppcli.errors import Damaged, Integrity, Internal, Loss, PpcliError, Recut, SessionLost, local_error
-from ppcli.events import Event, Listener, UploadProgress
+from ppcli.errors import Interrupted, Loss, PpcliError, Recut, SessionLost
+from ppcli.events import Event, Listener, Stopping, UploadProgress
 from ppcli.halt import Halt, Stopped
 from ppcli.hashing import Hashes
 from ppcli.jobs import Job
-from ppcli.pipeline.context import Context, failure, retrying
+from ppcli.pipeline.context import Context, as_told, failure, retrying
 from ppcli.pipeline.expiry import Forecast, forgotten, lost_again, starting_over
 from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Meter, Pace, Ramp
@@ -40,6 +40,8 @@ P = ParamSpec("P")
 GRACE = 5.0
 """Seconds that chunks in flight get after a stop was requested."""
 _LEAVE = 1.0
+_MOMENT = 0.2
+"""Seconds that a stop may take without a word."""
 _POLL = 0.05
 _CHUNK_WEIGHT = 64 << 10
 
@@ -106,12 +108,12 @@ class _Pipeline:
                 workers += 1
             poll = min(_POLL, 2 * poll)
             self._foresee()
-            if self._halt.wait(poll) or not any(thread.is_alive() for thread in self._threads):
+            if self._halt.wait(poll) or self._left():
                 break
         self._feed.stop()
         self._leave()
         self._recorder.stop()
-        if not any(thread.is_alive() for thread in self._threads):
+        if self._left():
             for run in self._feed.open_runs():
                 run.source.close()
         return Outcome(self._meter, self._halt.error)
@@ -131,11 +133,18 @@ class _Pipeline:
 
     def _leave(self) -> None:
         """Wait for the workers: GRACE seconds for calls in flight, then they end at their next piece of data."""
-        deadline = time.monotonic() + GRACE
-        for patience in (deadline, deadline + _LEAVE):
-            for thread in self._threads:
-                thread.join(max(0.0, patience - time.monotonic()))
+        begun, error = time.monotonic(), self._halt.error
+        if not self._left(begun + _MOMENT) and isinstance(error, Interrupted):
+            self._recorder.tell(Stopping(self._job.id, error.exit_code, GRACE))
+        for deadline in (begun + GRACE, begun + GRACE + _LEAVE):
+            self._left(deadline)
             self._halt.abandon()
+
+    def _left(self, deadline: float = 0.0) -> bool:
+        """Whether all workers have left, now or by then (of the monotonic clock)."""
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _progress(self) -> Event | None:
         totals, sent = self._job.manifest.totals, self._meter.bytes_sent
@@ -225,7 +234,7 @@ class _Pipeline:
                 self._fail(index, forgotten(self._job.manifest.files[index].name, lost))
             self._feed.ended(index, again=again)
         except Exception as error:  # a worker must not die silently: everything else becomes the run's error
-            self._fail(index, _known(error))
+            self._fail(index, as_told(error))
             self._feed.ended(index, again=False)
 
     def _guard(self, run: FileRun, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -238,7 +247,7 @@ class _Pipeline:
             self._lose(run, lost)
         except Exception as error:  # a worker must not die silently: everything else becomes the run's error
             if self._feed.drop(run):
-                self._fail(run.index, _known(error))
+                self._fail(run.index, as_told(error))
         finally:
             if self._feed.release(run):
                 self._end(run)
@@ -266,7 +275,7 @@ class _Pipeline:
         except Stopped:
             pass
         except Exception as error:  # a worker must not die silently, nor a file stay open for ever
-            self._halt.request(_known(error))
+            self._halt.request(as_told(error))
         self._feed.ended(run.index, again=run.again)
 
     def _give_up(self, run: FileRun, lost: SessionLost) -> None:
@@ -286,16 +295,3 @@ class _Pipeline:
             code = "session_behind" if lost.loss is Loss.BEHIND else "session_lost"
             context.warn(code, starting_over(run.entry.name, lost, there))
             context.sent_before[run.index] = run.sent
-
-
-def _known(error: Exception) -> PpcliError:
-    """What users are told of an error that ended a piece of work."""
-    if isinstance(error, PpcliError):
-        return error
-    if isinstance(error, OSError):
-        return local_error(error, "go on")
-    if isinstance(error, Damaged):
-        return Integrity(f"{error.cause}.", hint="Check the target's disk, then run 'ppcli resume'.", reason="damaged")
-    bug = Internal(f"Unexpected {type(error).__name__}: {error}.", hint="Please report this with the job's log.")
-    bug.__cause__ = error
-    return bug

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ppcli import records
 from ppcli.errors import Transient
 
 PATIENCE = 60.0
@@ -62,6 +63,6 @@ class Reply:
     def json(self) -> Any:
         """The content, which should be JSON. Raises `Transient` where it is none, such as a proxy's page."""
         try:
-            return json.loads(self.content)
-        except (ValueError, RecursionError) as error:
+            return records.loads(self.content)
+        except ValueError as error:
             raise Transient(f"the reply ({self.status}) is no JSON") from error

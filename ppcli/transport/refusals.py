@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import re
 import time
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from ppcli import records
 from ppcli.errors import Rejected, StepFailure, Transient
 from ppcli.origin import Origin
 from ppcli.transport.messages import Reply
@@ -49,7 +49,7 @@ def own_words(reply: Reply, *secrets: str | None) -> str:
     text = reply.content[: 1 << 16].decode("utf-8", "replace")
     if reply.headers.get("content-type", "").partition(";")[0].strip().endswith("json") or text[:1] in ("{", "["):
         with contextlib.suppress(ValueError, RecursionError):
-            text = _from_json(json.loads(reply.content))
+            text = _from_json(records.loads(reply.content))
     else:
         text = _MARKUP.sub(" ", text)
     for secret in sorted(filter(None, secrets), key=len, reverse=True):

@@ -35,4 +35,5 @@ def sweep(request: pytest.FixtureRequest, seed: int, record_property: Callable[[
     """The name is that of the test's module, without `test_`."""
     name, params = request.module.__name__.removeprefix("test_"), request.node.callspec.params
     rng = random.Random(f"{seed} {request.node.nodeid}")
-    return Sweep(Outcome(name, params["peer"], seed), params["part"], rng, partial(record_property, "sweep"))
+    outcome, every = Outcome(name, params["peer"], seed), request.config.getoption("--every-point")
+    return Sweep(outcome, params["part"], rng, partial(record_property, "sweep"), every=every)

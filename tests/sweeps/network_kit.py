@@ -22,8 +22,9 @@ from ppcli.model import Evidence
 from ppcli.target import Target
 from ppcli.transport.connection import Connection
 
-PATIENCE = 0.3
-"""Seconds of silence that end an attempt in these tests."""
+PATIENCE, CALM = 0.3, 30.0
+"""Seconds of silence that end an attempt: where it is to be ended, and where nothing is wrong but a busy machine."""
+_WAIT = Connection._wait
 _PORT = re.compile(r"127\.0\.0\.1:(\d+)")
 
 
@@ -74,12 +75,12 @@ def stored_by(cli: Cli, peer: Peer, place: Place, name: str) -> bytes | None:
 
 
 @contextlib.contextmanager
-def impatient(backoff: float = 0.0) -> Iterator[None]:
-    """Silence ends an attempt after `PATIENCE` seconds, and nothing is waited for between two attempts."""
-    wait = Connection._wait
+def impatient(backoff: float = 0.0, *, patience: float = PATIENCE) -> Iterator[None]:
+    """Silence ends an attempt after `patience` seconds, and nothing is waited for between two attempts."""
+    most = patience
 
     def soon(self: Connection, patience: float, *, sending: bool = False) -> bool:
-        return wait(self, min(patience, PATIENCE), sending=sending)
+        return _WAIT(self, min(patience, most), sending=sending)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Connection, "_wait", soon)

@@ -17,6 +17,7 @@ from sweeps.kit.orders import Fail
 from sweeps.kit.slices import EVERY_SLICE, Sweep
 from sweeps.kit.traced import Traced
 
+MANY = 64
 REASONS = {errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full", errno.EROFS: "read_only", errno.EIO: "io"}
 RETRIED = ("write", "fsync", "open", "ftruncate")
 """What a signal may interrupt."""
@@ -77,7 +78,7 @@ def test_a_disk_that_fails(site: Site, sweep: Sweep, part: int | None) -> None:
         return ran.struck
 
     clean = Job(site, rng).clean()
-    sweep.over(list(points(site, clean)), 3, trial)
+    sweep.over(list(points(site, clean)), trial, few=3, many=MANY)
 
 
 @pytest.mark.skipif(not ptrace.SUPPORTED, reason=ptrace.NEEDS)

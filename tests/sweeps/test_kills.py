@@ -11,6 +11,7 @@ from sweeps.kit.jobs import Job, Site
 from sweeps.kit.orders import Kill, When
 from sweeps.kit.slices import EVERY_SLICE, Sweep
 
+MANY = 240
 TWICE = 0.3
 """Of the runs that go on, so many are killed as well."""
 
@@ -51,11 +52,11 @@ def killed_and_put_again(site: Site, sweep: Sweep, clean: list[Call], *, first: 
 @pytest.mark.parametrize("part", EVERY_SLICE)
 def test_killed_anywhere_it_goes_on(site: Site, sweep: Sweep, part: int | None) -> None:
     clean = Job(site, sweep.rng).clean()
-    sweep.over(points(clean), 3, killed_and_put_again(site, sweep, clean, first=False))
+    sweep.over(points(clean), killed_and_put_again(site, sweep, clean, first=False), few=3, many=MANY)
 
 
 @pytest.mark.parametrize("part", EVERY_SLICE)
 @pytest.mark.parametrize("peer", ["pads"], indirect=True)
 def test_killed_on_first_use_it_goes_on(site: Site, sweep: Sweep, part: int | None) -> None:
     clean = Job(site, sweep.rng, first=True).clean()
-    sweep.over(points(clean), 2, killed_and_put_again(site, sweep, clean, first=True))
+    sweep.over(points(clean), killed_and_put_again(site, sweep, clean, first=True), few=2, many=MANY)

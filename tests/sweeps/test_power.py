@@ -15,6 +15,8 @@ from sweeps.kit.memory import Cut, Memory
 from sweeps.kit.orders import Kill, When
 from sweeps.kit.slices import EVERY_SLICE, Sweep
 
+MANY = 128
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -51,11 +53,11 @@ def cut_off_and_put_again(site: Site, sweep: Sweep, *, first: bool) -> Callable[
 @pytest.mark.parametrize("part", EVERY_SLICE)
 def test_what_was_told_survives_a_power_cut(site: Site, sweep: Sweep, part: int | None) -> None:
     clean = Job(site, sweep.rng).clean()
-    sweep.over(points(clean), 3, cut_off_and_put_again(site, sweep, first=False))
+    sweep.over(points(clean), cut_off_and_put_again(site, sweep, first=False), few=3, many=MANY)
 
 
 @pytest.mark.parametrize("part", EVERY_SLICE)
 @pytest.mark.parametrize("peer", ["pads"], indirect=True)
 def test_what_was_told_survives_a_power_cut_on_first_use(site: Site, sweep: Sweep, part: int | None) -> None:
     clean = Job(site, sweep.rng, first=True).clean()
-    sweep.over(points(clean), 2, cut_off_and_put_again(site, sweep, first=True))
+    sweep.over(points(clean), cut_off_and_put_again(site, sweep, first=True), few=2, many=MANY)

@@ -3,6 +3,7 @@ log of a job says what support needs, and no more."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -19,6 +20,7 @@ from s3_kit import KEYS
 from ppcli.app import log
 from ppcli.app.log import JobLog
 from ppcli.events import WarningRaised
+from ppcli.pads import key
 
 TOKEN, SECRET = "t0ken-of-somebody-7f3a", "wJalrXUtnFEMI+K7MDENG/bPxRfiCYEXAMPLEKEY"
 
@@ -93,6 +95,24 @@ def _arguments(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_the_user_key_is_in_its_one_file(root: Path) -> None:
+    """Nor is a pad's secret, which is made from it, anywhere."""
+    cli, told = Cli(root, "pads:"), b""
+    cli.source("a.bin")
+    for words in (("put", "a.bin", "--chunk-size", str(CHUNK)), ("status", "--all"), ("ls",), ("pads", "recover")):
+        for mode in (("-v", "--json"), ("-v",)):
+            ran = cli(*words, *mode)
+            assert ran.code == 0, ran.err
+            told += ran.stdout + ran.err.encode()
+    known = key.load(cli.config)
+    store = bytes.fromhex(json.loads((cli.data / "pads" / "store.json").read_text())["id"])
+    assert known is not None
+    secrets = [known.value, *(known.pad(store, number).secret for number in range(10))]
+    for place, data in {**everything(root), "the output": told}.items():
+        found = [secret for secret in secrets if secret in data or secret.hex().encode() in data.lower()]
+        assert found == ([known.value] if place == str(cli.config / key.KEY_FILE) else []), place
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o777])

@@ -2,30 +2,44 @@
 is stored is one of its revisions, or what was there before; anything else is exit 4 and names the file. Once the source
 is sound again, the same command stores it.
 
-The default run draws a few of these cases; `pytest --sweep tests/sweeps/test_sources.py` takes all."""
+The default run draws a few of these cases, `pytest --sweep tests/sweeps/test_sources.py` many."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cli_kit import CHUNK, Cli, Ran
 from harness import Place
 from peers import Networked, Peer
-from sweeps.network_kit import impatient, stored_by
+from sweeps.kit.slices import EVERY_SLICE, Sweep
+from sweeps.network_kit import CALM, impatient, stored_by
 from sweeps.source_kit import CHANGES, MOMENTS, REASONS, Change, Source, happens
 from test_bad_input import no_privileges
 from test_contract import UNDER_CONTRACT
 
-DRAWN = 4
+MANY = 120
 SIZE = 3 * CHUNK + 5
-Case = tuple[Change, str, int]
 
 pytestmark = pytest.mark.parametrize("peer", UNDER_CONTRACT, indirect=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What happens at the `nth` such moment."""
+
+    change: Change
+    moment: str
+    nth: int
+
+    def __str__(self) -> str:
+        return f"{self.change.__name__} at {self.moment} {self.nth}"
 
 
 class Sender:
@@ -49,7 +63,7 @@ class Sender:
 
 @pytest.fixture
 def sender(root: Path, peer: Peer) -> Iterator[Sender]:
-    with impatient():
+    with impatient(patience=CALM):
         yield Sender(root, peer)
 
 
@@ -58,40 +72,37 @@ def privileges(sender: Sender, change: Change) -> AbstractContextManager[None]:
     return no_privileges(sender.cli) if change is Source.forbid else nullcontext()
 
 
-@pytest.mark.parametrize(
-    "how_many", [DRAWN, pytest.param(0, id="all", marks=[pytest.mark.sweep, pytest.mark.timeout(1200)])]
-)
-def test_a_source_that_changes_at_any_moment(sender: Sender, how_many: int, seed: int) -> None:
-    cases: list[Case] = [(change, *moment) for change in CHANGES for moment in MOMENTS]
-    if how_many:
-        cases = random.Random(f"{seed} {sender.peer.url.partition(':')[0]}").sample(cases, how_many)
-    for number, (change, moment, nth) in enumerate(cases):
-        rng = random.Random(f"{seed} {number}")
-        source, name = Source(sender.root / f"s{number}"), f"s{number}"
-        replaces = rng.random() < 0.5
-        if replaces:
+@pytest.mark.parametrize("part", EVERY_SLICE)
+def test_a_source_that_changes_at_any_moment(sender: Sender, sweep: Sweep, part: int | None) -> None:
+    rng, numbers = sweep.rng, itertools.count()
+
+    def trial(case: Case) -> bool:
+        source = Source(sender.root / f"s{next(numbers)}")
+        if rng.random() < 0.5:  # it replaces another
             source.write(rng.randbytes(SIZE))
-            assert sender.put(name).code == 0
+            assert sender.put(source.path.name).code == 0
         source.write(rng.randbytes(SIZE))
         with (
-            happens(source, lambda s=source, c=change, r=rng: c(s, r), moment, nth) as done,  # type: ignore[misc]
-            privileges(sender, change),
+            happens(source, lambda: case.change(source, rng), case.moment, case.nth) as done,
+            privileges(sender, case.change),
         ):
-            ran = sender.put(name)
-        case = f"{change.__name__} at {moment} {nth}, {replaces=}, seed {seed}, {number}, {done=}"
-        check(sender, source, ran, case)
+            ran = sender.put(source.path.name)
+        check(sender, source, ran, rng)
+        return bool(done)
+
+    sweep.over([Case(change, *moment) for change in CHANGES for moment in MOMENTS], trial, few=4, many=MANY)
 
 
-def check(sender: Sender, source: Source, ran: Ran, case: str) -> None:
+def check(sender: Sender, source: Source, ran: Ran, rng: random.Random) -> None:
     name, stored = source.path.name, sender.stored(source.path.name)
-    assert ran.code in (0, 4), (case, ran.result)
-    assert stored in source.revisions or (stored is None and ran.code), case
+    assert ran.code in (0, 4), ran.result
+    assert stored in source.revisions or (stored is None and ran.code), ran.result
     if ran.code:
         error = ran.result["error"]
-        assert error["reason"] in REASONS and name in error["message"] and error["hint"], (case, error)
-        assert [one["reason"] for one in ran.of("file_failed")] == [error["reason"]], case
-        assert not re.search("bug|Errno", error["message"]), (case, error)
-    source.mend(random.Random(case).randbytes(SIZE + 1))
+        assert error["reason"] in REASONS and name in error["message"] and error["hint"], error
+        assert [one["reason"] for one in ran.of("file_failed")] == [error["reason"]], error
+        assert not re.search("bug|Errno", error["message"]), error
+    source.mend(rng.randbytes(SIZE + 1))
     again = sender.put(name)
-    assert again.code == 0, (case, ran.result["error"], again.result["error"])
-    assert sender.stored(name) == source.revisions[-1], case
+    assert again.code == 0, (ran.result["error"], again.result["error"])
+    assert sender.stored(name) == source.revisions[-1], (ran.result, again.result)

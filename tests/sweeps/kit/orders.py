@@ -51,7 +51,7 @@ class Order:
     stdout: str
     stderr: str
     what: Kill | Fail | None = None
-    patience: float = 60.0
+    patience: float = 150.0
 
 
 @dataclass(slots=True)

@@ -33,15 +33,18 @@ class Outcome:
 class Sweep:
     """Of one test: slice `part` of the sweep of a target. `keep` puts what came of it in the test's report."""
 
-    def __init__(self, outcome: Outcome, part: int | None, rng: random.Random, keep: Callable[[object], None]) -> None:
+    def __init__(
+        self, outcome: Outcome, part: int | None, rng: random.Random, keep: Callable[[object], None], *, every: bool
+    ) -> None:
+        """`every`: all points, where the long version would take some of each stretch of a run."""
         self.rng = rng
-        self._outcome, self._part, self._keep = outcome, part, keep
+        self._outcome, self._part, self._keep, self._every = outcome, part, keep, every
 
-    def over(self, points: Sequence[T], few: int, trial: Callable[[T], bool]) -> None:
-        """Try this slice's points, or `few` in the short version; `trial` says whether its point was met. One that
-        fails does not stop the others, only the test at its end."""
+    def over(self, points: Sequence[T], trial: Callable[[T], bool], *, few: int, many: int) -> None:
+        """Try this slice's points: as many as come to `many` over all slices, or `few` in the short version. `trial`
+        says whether its point was met. One that fails does not stop the others, only the test at its end."""
         outcome = self._outcome
-        for point in self._share(points, few):
+        for point in self._share(points, few, many):
             try:
                 outcome.struck += trial(point)
             except Exception as error:  # whatever a broken promise raises here
@@ -53,11 +56,13 @@ class Sweep:
             pytest.fail("\n".join([f"seed {outcome.seed}:", *outcome.violations]), pytrace=False)
         assert outcome.struck, "no point was met"
 
-    def _share(self, points: Sequence[T], few: int) -> Sequence[T]:
+    def _share(self, points: Sequence[T], few: int, many: int) -> Sequence[T]:
+        """From all over the run, one out of each stretch of it: which, the seed decides."""
         if self._part is not None:
-            return points[self._part :: LONG]
-        step = len(points) / few
-        return [points[int((n + self.rng.random()) * step)] for n in range(few)]
+            points, few = points[self._part :: LONG], len(points) if self._every else -(-many // LONG)
+        count = min(few, len(points))
+        step = len(points) / count if count else 0
+        return [points[int((n + self.rng.random()) * step)] for n in range(count)]
 
 
 def table(reports: Iterable[pytest.TestReport]) -> list[str]:
@@ -69,15 +74,15 @@ def table(reports: Iterable[pytest.TestReport]) -> list[str]:
                 _add(sums, value)  # type: ignore[arg-type]
     if not sums:
         return []
-    lines = [f"{'sweep':8} {'target':16} {'points':>8} {'violations':>12} {'seed':>12}"]
+    lines = [f"{'sweep':8} {'target':32} {'points':>8} {'violations':>12} {'seed':>12}"]
     lines += [
-        f"{one.sweep:8} {one.target:16} {one.struck:8} {len(one.violations):12} {one.seed:12}"
+        f"{one.sweep:8} {one.target:32} {one.struck:8} {len(one.violations):12} {one.seed:12}"
         for _, one in sorted(sums.items())
     ]
     for name in sorted({one.sweep for one in sums.values()}):
         mine = [one for one in sums.values() if one.sweep == name]
         points, wrong = sum(one.struck for one in mine), sum(len(one.violations) for one in mine)
-        lines.append(f"{name:8} {'all':16} {points:8} {wrong:12}")
+        lines.append(f"{name:8} {'all':32} {points:8} {wrong:12}")
     return lines
 
 
