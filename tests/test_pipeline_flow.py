@@ -20,6 +20,7 @@ from ppcli.jobs import Job
 from ppcli.model import ChunkState, Evidence, JobState, Session
 from ppcli.pipeline import crew
 from ppcli.pipeline.feed import Feed
+from ppcli.pipeline.meter import Ramp
 from ppcli.pipeline.recorder import Ticket
 from ppcli.pipeline.work import OpenFiles
 
@@ -265,3 +266,19 @@ def test_workers_that_come_back_after_the_end_leave(place: Place) -> None:
     job = place.job([place.source("big", bytes(2000 * CHUNK))], jobs=8, retries=1)
     assert isinstance(run(job, target), Temporary)
     assert not [thread for thread in threading.enumerate() if thread.name in ("work", "recorder")]
+
+
+@pytest.mark.parametrize(("rate", "workers"), [(1 << 20, 20), (1 << 30, 2)])
+def test_workers_join_while_they_help_unless_few_move_all_that_can_be_moved(rate: int, workers: int) -> None:
+    ramp, work = Ramp(20), 0
+    for tick in range(60):  # a twentieth of a second each
+        work += rate * ramp.workers // 20 if rate < Ramp.BUSY else rate // 20
+        ramp.update(tick / 20, work)
+    assert ramp.workers == workers
+
+
+def test_where_nothing_more_comes_of_it_a_few_more_are_tried_after_a_while() -> None:
+    ramp = Ramp(20)
+    for tick in range(300):
+        ramp.update(tick / 20, (1 << 30) // 20 * (tick + 1))
+    assert 2 < ramp.workers < 20

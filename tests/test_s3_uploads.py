@@ -22,6 +22,8 @@ from ppcli.target import RANGE
 
 MIB = 1 << 20
 PART = 5 * MIB
+PROBE = 64
+"""Bytes that a question whether a server checks has at most, its framing included."""
 
 
 class Rig:
@@ -36,7 +38,8 @@ class Rig:
 
     def sent(self) -> list[int]:
         """Parts whose bytes went to the server and that it took, in order."""
-        return [seen.part for seen in self.proxy.seen if seen.part is not None and seen.status == 200 and seen.size > 1]
+        taken = [seen for seen in self.proxy.seen if seen.status == 200 and seen.size > PROBE]
+        return [seen.part for seen in taken if seen.part is not None]
 
     def key(self, name: str) -> bytes:
         with self.s3.api(self.bucket).content(name, 0, 1 << 40, None) as pieces:
@@ -48,7 +51,7 @@ class Rig:
         process: list[subprocess.Popen[bytes]] = []
 
         def is_due(exchange: Exchange) -> bool:
-            if exchange.part is not None and exchange.size > 1:
+            if exchange.part is not None and exchange.size > PROBE:
                 seen.append(exchange.part)
             return len(seen) == before_part
 
@@ -101,7 +104,7 @@ def test_a_killed_upload_goes_on_and_sends_no_confirmed_part_again(rig: Rig) -> 
 def test_without_its_data_dir_an_upload_is_taken_over(rig: Rig) -> None:
     data = rig.cli.source("big.bin", 8 * PART + 77)
     rig.killed("put", "big.bin", "--chunk-size", "5MiB", before_part=7)
-    before = {seen.part for seen in rig.proxy.seen if seen.part and seen.status == 200 and seen.size > 1}
+    before = {seen.part for seen in rig.proxy.seen if seen.part and seen.status == 200 and seen.size > PROBE}
     assert len(before) >= 4
     shutil.rmtree(rig.cli.data)
     rig.proxy.fresh()
@@ -132,7 +135,7 @@ def test_a_young_upload_is_left_alone_and_fresh_takes_none_over(rig: Rig, words:
 def test_a_taken_over_part_that_holds_other_bytes_is_sent_again(rig: Rig) -> None:
     data = rig.cli.source("big.bin", 4 * PART)
     rig.killed("put", "big.bin", "--chunk-size", "5MiB", before_part=4)
-    before = {seen.part for seen in rig.proxy.seen if seen.part and seen.status == 200 and seen.size > 1}
+    before = {seen.part for seen in rig.proxy.seen if seen.part and seen.status == 200 and seen.size > PROBE}
     shutil.rmtree(rig.cli.data)
     rig.proxy.fresh()
     changed = min(before)
@@ -304,7 +307,7 @@ def refusal(status: int, code: str, more: str = "") -> bytes:
 def test_credentials_that_expire_in_the_middle_pause_the_job(rig: Rig) -> None:
     data = rig.cli.source("big.bin", 4 * PART)
     expired = refusal(400, "ExpiredToken")
-    rig.proxy.at(Rule(lambda seen: seen.part == 3 and seen.size > 1, instead=lambda: expired, times=99))
+    rig.proxy.at(Rule(lambda seen: seen.part == 3 and seen.size > PROBE, instead=lambda: expired, times=99))
     ran = rig.cli.json("put", "big.bin", "--chunk-size", "5MiB", "--jobs", "1")
     assert (ran.code, ran.result["state"], ran.result["error"]["reason"]) == (3, "paused", "expired")
     there = confirmed(rig.cli)
@@ -320,7 +323,7 @@ def test_credentials_that_expire_in_the_middle_pause_the_job(rig: Rig) -> None:
 )
 def test_a_busy_server_is_asked_again(rig: Rig, answer: bytes) -> None:
     data = rig.cli.source("big.bin", 3 * PART)
-    rig.proxy.at(Rule(lambda seen: seen.part == 2 and seen.size > 1, instead=lambda: answer))
+    rig.proxy.at(Rule(lambda seen: seen.part == 2 and seen.size > PROBE, instead=lambda: answer))
     rig.proxy.at(Rule(lambda seen: seen.method == "POST" and "uploadId=" in seen.path, instead=lambda: answer))
     ran = rig.cli.json("put", "big.bin", "--chunk-size", "5MiB")
     assert ran.code == 0
@@ -356,7 +359,7 @@ def test_a_part_after_an_abort_ends(rig: Rig) -> None:
         with contextlib.suppress(Transient):  # a server that minds the parts on their way
             rig.s3.api(rig.bucket).abort("big.bin", open_.id)
 
-    rig.proxy.at(Rule(lambda seen: seen.part == 2 and seen.size > 1, abort))
+    rig.proxy.at(Rule(lambda seen: seen.part == 2 and seen.size > PROBE, abort))
     ran = finish(rig.cli.start("put", "big.bin", "--chunk-size", "5MiB", "--json"), 60)
     assert ran.code == 0, ran.events
     assert [told["code"] for told in ran.of("warning")] == ["session_lost"]

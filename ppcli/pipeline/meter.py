@@ -78,29 +78,35 @@ class Pace:
 
 
 class Ramp:
-    """How many workers to run: few at first, more while more of them send more. Pure; the caller brings the clock."""
+    """How many workers to run: few at first, more while more of them send more. Workers that move `BUSY` bytes a second
+    each wait for nothing but processors, which more of them would only share. Pure; the caller brings the clock."""
 
+    SOON = 0.1
     INTERVAL = 0.5
     GAIN = 1.05
     PATIENCE = 10
+    BUSY = 1 << 27
 
     def __init__(self, ceiling: int) -> None:
         self._ceiling = ceiling
-        self.workers = min(4, ceiling)
+        self.workers = min(2, ceiling)
         self._best = 0.0
         self._at: float | None = None
+        self._interval = self.SOON
         self._work = 0
         self._idle = 0
 
     def update(self, now: float, work: int) -> int:
         """`work` is a count that grows with what was done; gives the number of workers from now on. After PATIENCE
-        intervals without gain it tries a few more, since the network may have changed."""
+        intervals in which there was no reason for more it tries a few more, since the network may have changed."""
         if self._at is None:
-            self._at, self._work = now, work
-        elif now - self._at >= self.INTERVAL:
+            if work:
+                self._at, self._work = now, work
+        elif now - self._at >= self._interval:
             rate = (work - self._work) / (now - self._at)
-            self._at, self._work = now, work
-            self._idle = 0 if rate > self._best * self.GAIN else self._idle + 1
+            self._at, self._work, self._interval = now, work, self.INTERVAL
+            worth = rate > self._best * self.GAIN and rate < self.workers * self.BUSY
+            self._idle = 0 if worth else self._idle + 1
             if self._idle in (0, self.PATIENCE):
                 self.workers = min(self._ceiling, self.workers * 3 // 2 + 1)
                 self._idle = 0
