@@ -34,11 +34,13 @@ class Partial:
         self.users = 0
         self.dropped = False
         self._sync = GroupSync(lambda: disk.fsync(fd))
+        # The system lets one thread at a time write a file, and those that wait in there keep a processor busy.
+        self._writing = threading.Lock()
 
     def write(self, body: Body, offset: int) -> None:
         """Write a chunk and make it durable, together with other threads."""
         for piece in body:
-            with disk_io(f"write {self.path}"):
+            with disk_io(f"write {self.path}"), self._writing:
                 disk.write_all(self.fd, piece, offset)
             offset += len(piece)
         self.sync()
