@@ -21,7 +21,7 @@ from ppcli.lock import Lock
 SIZE = 24 * CHUNK
 SCHEMES = ["pads", "file", "http"]
 DOCUMENTED = {0, 2, 4, 5, 7, 9, 10, 75}
-ROUNDS = [2, pytest.param(15, marks=[pytest.mark.sweep, pytest.mark.timeout(900)])]
+ROUNDS = [2, pytest.param(10, marks=[pytest.mark.sweep, pytest.mark.timeout(900)])]
 COMMANDS = [
     *(
         ["put", "a.bin"],
