@@ -25,7 +25,7 @@ SIZE = 24 * CHUNK
 SCHEMES = ["pads", "pads+http", "file", "http", "graphwiz+http", "s3", "tus+http"]
 LIMITS = {"sessions_per_user": 1000, "asset_chunk_min": 1, "uploads_per_hour": 100_000}
 DOCUMENTED = {0, 2, 4, 5, 7, 9, 10, 75}
-ROUNDS = [2, pytest.param(15, marks=[pytest.mark.sweep, pytest.mark.timeout(900)])]
+ROUNDS = [2, pytest.param(10, marks=[pytest.mark.sweep, pytest.mark.timeout(900)])]
 COMMANDS = [
     *(
         ["put", "a.bin"],
