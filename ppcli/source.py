@@ -207,13 +207,13 @@ class ChunkBody:
         return self._read(start, self.size)
 
     def _read(self, start: int, stop: int, piece: int = PIECE) -> Iterator[memoryview]:
-        """A range of the chunk. A small chunk is read from the disk once."""
+        """A range of the chunk. A small one is read once, and copied: a piece is valid until the next."""
         if self.size > _HELD:
             return self._source.pieces(self._part.offset + start, stop - start, piece)
         if self._held is None:
-            self._held = memoryview(b"".join(self._source.pieces(self._part.offset, self.size)))
-        held = self._held[start:stop]
-        return (held[at : at + piece] for at in range(0, len(held), piece))
+            self._held = memoryview(b"".join([bytes(got) for got in self._source.pieces(self._part.offset, self.size)]))
+        view = self._held[start:stop]
+        return (view[at : at + piece] for at in range(0, len(view), piece))
 
     @property
     def checksum(self) -> str:

@@ -147,6 +147,7 @@ def test_short_reads_are_no_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "preadv", lambda fd, views, offset: whole_read(fd, [views[0][:1000]], offset))
     with Source(path) as source:
         assert source.checksum(Part(0, 7, 5000)) == xxh3(CONTENT[7:5007])
+        assert b"".join(bytes(piece) for piece in source.body(Part(0, 7, 5000))) == CONTENT[7:5007]
 
 
 @pytest.mark.parametrize("chunk_size", [len(CONTENT), 1 << 20, 700_001, 4 << 20])
