@@ -256,7 +256,7 @@ def real_paths(files: Sequence[Found]) -> tuple[Found, ...]:
 def _real(path: Path, directories: dict[Path, Path]) -> Path:
     """`directories` holds what was found out already: a tree has few of them and many files."""
     try:
-        if path.is_symlink() or path.name in ("", ".."):
+        if path.name in ("", "..") or _may_be_a_link(path):
             return path.resolve()
         parent = path.parent
         if (real := directories.get(parent)) is None:
@@ -264,3 +264,10 @@ def _real(path: Path, directories: dict[Path, Path]) -> Path:
         return real / path.name
     except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL: it cannot be read either, and is told so
         return path.absolute()
+
+
+def _may_be_a_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:  # it may not be looked at
+        return True

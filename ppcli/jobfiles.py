@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ppcli import disk, folding, journal, manifest, records, steps, summary
+from ppcli import disk, folding, journal, manifest, steps, summary
 from ppcli.errors import Corrupt, local_error
+from ppcli.garbage import without_gc
 from ppcli.manifest import Manifest
 
 MANIFEST, JOURNAL, SUMMARY, LOCK, SPOOL, LOG = "manifest.json", "journal.jsonl", "summary.json", "lock", "spool", "log"
@@ -37,7 +38,7 @@ def read(directory: Path) -> Manifest:
         raise _corrupt(directory) from None
     except OSError as error:
         raise local_error(error, f"read {directory / MANIFEST}") from error
-    with records.without_gc():
+    with without_gc():
         try:
             plan = manifest.from_json(data)
             if plan.job != directory.name:
@@ -57,7 +58,7 @@ def _corrupt(directory: Path) -> Corrupt:
 
 def replay(plan: Manifest, reading: journal.Reading) -> bool:
     """Apply the records that are new to the manifest; False when one does not fit (what came before it is applied)."""
-    with records.without_gc():
+    with without_gc():
         for record in reading.records:
             seq = record["seq"]
             if seq <= plan.seq:

@@ -7,15 +7,15 @@ ignored. Known annotations: int, float, str, bool, None, enums of str, unions, `
 
 from __future__ import annotations
 
-import gc
 import json
 import types
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from ppcli.garbage import without_gc
 
 T = TypeVar("T")
 
@@ -31,18 +31,6 @@ def loads(data: str | bytes) -> Any:
             return json.loads(data)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
-
-
-@contextmanager
-def without_gc() -> Iterator[None]:
-    """Building 100,000 records makes the collector walk them again and again, and there is nothing to collect."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def text(value: Any) -> str:
@@ -186,7 +174,7 @@ def _item(hint: Any) -> Callable[[Any], Any]:
 
 
 def _refuse(value: Any) -> Any:
-    raise ValueError(f"unexpected value {value!r}")
+    raise ValueError(f"unexpected {type(value).__name__}")
 
 
 def _member(members: Mapping[str, Enum]) -> Callable[[Any], Any]:
@@ -208,7 +196,7 @@ def _either(checks: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
 def _sequence(kind: type[Any], item: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if not isinstance(value, list):
-            raise ValueError(f"{value!r} is no list")
+            raise ValueError(f"{type(value).__name__} is no list")
         return kind(item(one) for one in value)
 
     return check

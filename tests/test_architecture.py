@@ -30,7 +30,7 @@ LAYERS = [
     ["manifest"],
     ["steps", "planner", "halt", "disk", "units", "origin"],
     ["target", "events", "requests", "records"],
-    ["model", "errors"],
+    ["model", "errors", "garbage"],
     [""],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from harness import Place, quick_retries, run
@@ -17,12 +18,12 @@ from ppcli import steps
 from ppcli.errors import Temporary
 from ppcli.halt import Stopped
 from ppcli.jobs import Job
-from ppcli.model import ChunkState, Evidence, JobState, Session
+from ppcli.model import ChunkState, Evidence, JobState, Part, Session
 from ppcli.pipeline import crew
 from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Ramp
 from ppcli.pipeline.recorder import Ticket
-from ppcli.pipeline.work import OpenFiles
+from ppcli.pipeline.work import OpenFiles, ReserveParts, Work
 
 CHUNK = 100
 
@@ -189,6 +190,33 @@ def test_files_that_a_crowded_target_turns_away_wait_for_the_last_one() -> None:
     assert feed.take(taken[1]) == OpenFiles((0,))
 
 
+def test_slots_are_reserved_little_ahead_of_what_is_durable() -> None:
+    """However long the disk takes for the first of them."""
+    rests = threading.Event()
+    feed = Feed([0], jobs=20, chunks=lambda index: 1000, hurry=rests.set)
+    feed.allow(20, 20)
+    limits = SimpleNamespace(sends=None, reserves=None)
+    run: Any = SimpleNamespace(index=0, dead=False, wanting=0, left=1000, users=0, active=0, limits=limits)
+    run.parts, run.backlog = deque(), deque()
+    work = feed.take(None)
+    feed.opened(run, [Part(index, index, 1) for index in range(1000)], (), hashed=True)
+    taken: list[Part] = []
+
+    def reserve(work: Work | None) -> None:
+        while (work := feed.take(work)) is not None:
+            assert isinstance(work, ReserveParts)
+            taken.extend(work.parts)
+            feed.coming(len(work.parts))
+            feed.release(run)
+
+    worker = threading.Thread(target=reserve, args=[work])
+    worker.start()
+    assert rests.wait(20)
+    feed.stop()
+    worker.join()
+    assert len(taken) <= 40
+
+
 def test_a_call_that_gets_stuck_after_many_quick_ones_brings_the_others_out(place: Place) -> None:
     """Quick ones may be done by a single worker."""
     target = MemoryTarget(keep=False)
@@ -282,3 +310,10 @@ def test_where_nothing_more_comes_of_it_a_few_more_are_tried_after_a_while() -> 
     for tick in range(300):
         ramp.update(tick / 20, (1 << 30) // 20 * (tick + 1))
     assert 2 < ramp.workers < 20
+
+
+def test_workers_join_where_nothing_is_to_be_sent() -> None:
+    ramp = Ramp(20)
+    for tick in range(200):
+        ramp.update(tick / 20, 0)
+    assert ramp.workers == 20

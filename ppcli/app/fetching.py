@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import xxhash
@@ -111,8 +112,12 @@ class _Fetch:
         return result
 
     def _fetched(self, found: Iterator[tuple[Remote, Path]]) -> Iterator[_Fetched]:
-        """All of these, in order; side by side where every call crosses a network."""
-        if not isinstance(self._store, Ranged):
+        """All of these, in order; side by side where ranges are read side by side."""
+        first = next(found, None)
+        if first is None:
+            return
+        found = chain((first,), found)
+        if not isinstance(self._store, Ranged) or self._store.range_size(first[0]) is None:
             for remote, path in found:
                 yield self.to_file(remote, path)
             return

@@ -39,7 +39,7 @@ class JobLog:
     def __init__(self, directory: Path, listener: Listener) -> None:
         self._listener = listener
         self._handler: logging.Handler = logging.NullHandler()
-        self._said: dict[str, list[str]] = {}
+        self._said: dict[type[Event], list[str]] = {}
         self._lines: list[str] = []
         self._gathered = 0
         try:
@@ -52,8 +52,8 @@ class JobLog:
 
     def hear(self, event: Event) -> None:
         if not isinstance(event, _QUIET):
-            if (names := self._said.get(event.event)) is None:
-                names = self._said[event.event] = [one.name for one in fields(event) if one.name not in _UNSAID]
+            if (names := self._said.get(type(event))) is None:
+                names = self._said[type(event)] = [one.name for one in fields(event) if one.name not in _UNSAID]
             said = " ".join([f"{name}={getattr(event, name)!r}" for name in names])
             self._write(f"{event.event} {said}")
         self._listener.hear(event)

@@ -72,7 +72,7 @@ class PadFiles:
                 disk.fsync_dir(shard)
         for number in made:
             with _pad_errors("make", number):
-                os.truncate(self._path(self._pad(number)), header.SIZE)
+                self._blank(self._path(self._pad(number)))
 
     def heads(self, numbers: Iterable[int]) -> Found:
         found: dict[int, Header | None] = {}
@@ -179,6 +179,16 @@ class PadFiles:
             os.close(fd)
             raise
         return fd
+
+    @staticmethod
+    def _blank(path: str) -> None:
+        """Say of a pad that was made that its entry is durable, unless it was written meanwhile."""
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if not os.fstat(fd).st_size:
+                os.ftruncate(fd, header.SIZE)
+        finally:
+            os.close(fd)
 
     @staticmethod
     def _create(path: str) -> int:

@@ -49,6 +49,7 @@ class Feed:
         self._senders = self._reservers = 1
         self._sending = self._reserving = 0
         self._ahead = max(4, 2 * jobs)
+        self._coming = 0
         self._open = 0
         self._most_open = _OPEN_AT_ONCE
         self._ended_since = 0
@@ -58,7 +59,7 @@ class Feed:
         self._unhashed: deque[FileRun] = deque()
         self._stopped = False
         self._lock = threading.Lock()
-        self._crew = Crew(self._lock, self._may_take, hurry)
+        self._crew = Crew(self._lock, lambda: self._may_send() or self._may_reserve(), hurry)
         self._hashers = threading.Condition(self._lock)
 
     def take(self, last: Work | None) -> Work | None:
@@ -116,6 +117,11 @@ class Feed:
             if run.left == 0:
                 self._finish(run)
 
+    def coming(self, chunks: int) -> None:
+        """So many chunks have slots that are on their way to being durable: `settled` will tell."""
+        with self._lock:
+            self._coming += chunks
+
     def settled(self, done: Iterable[Settled]) -> None:
         """These steps are durable: chunks may be sent, others leave their places, files go on to be completed."""
         with self._lock:
@@ -123,6 +129,7 @@ class Feed:
                 if isinstance(one, Unit):
                     self._places += 1
                 elif isinstance(one, Ready):
+                    self._coming -= len(one.units)
                     self._enqueue(one.run, one.units)
                 else:
                     self._ready.appendleft(one)
@@ -239,15 +246,12 @@ class Feed:
             return self._some_parts() if self._unreserved else self._some_files()
         return None
 
-    def _may_take(self) -> bool:
-        return self._may_send() or self._may_reserve()
-
     def _may_reserve(self) -> bool:
         """Is there work for the reserve stage? Another file is opened only when those that are open will not keep the
         senders busy: a session that was opened early and waits may end before its turn comes."""
         while self._unreserved and self._unreserved[0].dead:
             self._unreserved.popleft()
-        if len(self._ready) >= self._ahead or self._reserving >= self._reservers:
+        if len(self._ready) + self._coming >= self._ahead or self._reserving >= self._reservers:
             return False
         if self._unreserved:
             return True
@@ -270,8 +274,7 @@ class Feed:
         for _ in range(self._files_a_batch()):
             if self._wanting >= self._ahead:
                 break
-            index = self._pending.popleft()
-            files.append(index)
+            files.append(index := self._pending.popleft())
             self._opening[index] = self._chunks(index)
             self._wanting += self._opening[index]
         self._open += len(files)

@@ -92,19 +92,18 @@ class Ramp:
         self.workers = min(2, ceiling)
         self._best = 0.0
         self._at: float | None = None
-        self._interval = self.SOON
         self._work = 0
         self._idle = 0
 
     def update(self, now: float, work: int) -> int:
         """`work` is a count that grows with what was done; gives the number of workers from now on. After PATIENCE
-        intervals in which there was no reason for more it tries a few more, since the network may have changed."""
+        intervals in which there was no reason for more it tries a few more, since the network may have changed. As long
+        as nothing was done, the intervals are short."""
         if self._at is None:
-            if work:
-                self._at, self._work = now, work
-        elif now - self._at >= self._interval:
+            self._at, self._work = now, work
+        elif now - self._at >= (self.INTERVAL if self._work else self.SOON):
             rate = (work - self._work) / (now - self._at)
-            self._at, self._work, self._interval = now, work, self.INTERVAL
+            self._at, self._work = now, work
             worth = rate > self._best * self.GAIN and rate < self.workers * self.BUSY
             self._idle = 0 if worth else self._idle + 1
             if self._idle in (0, self.PATIENCE):

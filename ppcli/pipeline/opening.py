@@ -126,6 +126,7 @@ class Opener:
             )
         units = [Unit(run, part, slot) for part, slot in zip(parts, slots, strict=True)]
         step = steps.Reserved(run.index, tuple([part.index for part in parts]), tuple(slots))
+        context.feed.coming(len(units))
         context.recorder.post(step, Ready(run, units))
 
     def _plan(self, index: int, entry: FileEntry) -> FilePlan:

@@ -101,7 +101,8 @@ class Sender:
         self._context.feed.hashed(run)
 
     def finish(self, run: FileRun) -> None:
-        """All chunks are confirmed: check that they are one revision of the source, and intend to complete the file."""
+        """All chunks are confirmed: check that they are one revision of the source, and intend to complete the file. A
+        single request is completed at once."""
         context, entry = self._context, run.entry
         receipts = [receipt for receipt in run.receipts if receipt is not None]
         digest = self._one_revision(run, receipts)

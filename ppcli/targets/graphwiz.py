@@ -84,11 +84,14 @@ class GraphWizTarget:
             if begun is not None:
                 self._api.cancel(begun.id)
             self._assets.named(file.name)  # tells what the server does, where nobody asked before
-            return Session(_SINGLE)
+            return Session(_SINGLE, whole=True)
         begun = begun or self._api.initiate(file, kind_of(file.name, self._place.options))
         self._known.extensions |= begun.extensions
         self._check_chunks(begun, file)
         return Session(begun.id, begun.expires_at, _cut(file), begun.slides, in_order=not self._known.parallel)
+
+    def foresee(self, names: Sequence[str]) -> None:
+        self._assets.refresh()
 
     def survey(self, session: Session, file: FilePlan, known: Sequence[Receipt]) -> Survey:
         self._doubted |= {(file.job, file.key, one.index) for one in known if one.evidence is None}

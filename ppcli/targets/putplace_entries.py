@@ -97,7 +97,7 @@ class Entries:
             except BaseException:  # what broke off does not go on
                 self._newest, self._more = {}, None
                 raise
-        return self._newest[entry.name] == entry.digest
+            return self._newest[entry.name] == entry.digest
 
     def _alive_with(self, digest: str) -> list[Entry]:
         found = self._same_content.get(digest)

@@ -41,6 +41,7 @@ class Contents:
     def foresee(self, names: Sequence[str]) -> None:
         """One listing, where its pages are few beside the questions that it saves. It is read to its end, since not
         every server lists in order. Where it is refused, each name is asked for."""
+        self._missing = set()
         if len(names) < _WORTH_LISTING:
             return
         first, last = min(names, key=str.encode), max(names, key=str.encode)

@@ -21,8 +21,6 @@ T = TypeVar("T")
 
 IDLE = 4.0
 """Seconds after which an idle connection is not used again: many servers close theirs after 5."""
-JUST_NOW = 0.01
-"""Seconds after its last use in which a connection is taken to be as it was."""
 _WINDOW = 1 << 16
 _MOST_UNASKED = 1 << 20
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -70,14 +68,10 @@ class Connection:
         self.heard = self.sent = False
         self.reused = True
 
-    def usable(self, unseen: float = 0.0) -> bool:
-        """Whether an idle connection can be used again: not for too long idle, and the server has not left. After less
-        than `unseen` seconds nobody looks."""
-        idle = time.monotonic() - self._idle_since
-        if idle > IDLE:
+    def usable(self) -> bool:
+        """Whether an idle connection can be used again: not for too long idle, and the server has not left."""
+        if time.monotonic() - self._idle_since > IDLE:
             return False
-        if idle < unseen:
-            return True
         try:
             if self._wait(0.0):
                 self._listen()  # over TLS, what arrives may be none of HTTP's

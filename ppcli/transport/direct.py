@@ -10,7 +10,7 @@ from ppcli.errors import Transient
 from ppcli.origin import Origin
 from ppcli.target import Body
 from ppcli.transport import failures
-from ppcli.transport.connection import JUST_NOW, Connection, Lost
+from ppcli.transport.connection import Connection, Lost
 from ppcli.transport.framing import Head, NotHttp, reply_head, request_head
 from ppcli.transport.messages import Request
 from ppcli.transport.reading import Incoming
@@ -50,7 +50,7 @@ class Direct:
         head = request_head(request.method, path, headers)
         fresh = False
         while True:
-            connection = self._connection(fresh=fresh, unseen=JUST_NOW if request.repeatable else 0.0)
+            connection = self._connection(fresh=fresh)
             try:
                 return self._attempt(connection, request, head, body)
             except Lost as loss:
@@ -78,15 +78,14 @@ class Direct:
             return failures.lost(self._origin, request, loss.why)
         return Transient(f"{self._origin.netloc} closed the connection: {loss.why}")
 
-    def _connection(self, *, fresh: bool, unseen: float) -> Connection:
-        """One for this thread, not in use by another. Where the request can go out twice, a connection that was used
-        less than `unseen` seconds ago need not be looked at."""
+    def _connection(self, *, fresh: bool) -> Connection:
+        """One for this thread, not in use by another."""
         while not fresh:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
                 break
-            if connection.usable(unseen):
+            if connection.usable():
                 return self._take(connection)
             connection.close()
         try:
