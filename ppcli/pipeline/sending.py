@@ -63,6 +63,7 @@ class Sender:
         target = context.target
         if receipt is None:
             part = self._hashed(run, part)
+            self._check_before_the_end(run, part)
             body = context.body(run, part)
             receipt = context.call(
                 Step.UPLOAD, run, part.index, lambda: target.upload(run.session, run.plan, part, slot, body)
@@ -83,6 +84,13 @@ class Sender:
         checksum = run.source.checksum(part, self._context.reading)
         self._context.recorder.record(steps.Hashed(run.index, part.index, checksum))
         return replace(part, checksum=checksum)
+
+    def _check_before_the_end(self, run: FileRun, part: Part) -> None:
+        """Where the last bytes make the file visible, those before them must be of the same revision."""
+        if not run.session.in_order or part.index + 1 < len(run.receipts):
+            return
+        if not fingerprint(run.source.path).same(run.entry.fingerprint):
+            self._one_revision(run, [receipt for receipt in run.receipts if receipt is not None])
 
     def _again(self, unit: Unit, damaged: Damaged, attempt: int) -> Unit:
         """Record that a damaged chunk starts over, and get it a slot."""
@@ -155,7 +163,7 @@ class Sender:
             run.digests = run.source.digests(run.plan.chunk_size, context.reading)
         pairs = zip(receipts, run.digests.chunks, strict=False)
         wrong = [receipt.index for receipt, now_there in pairs if receipt.checksum != now_there]
-        if wrong or len(run.digests.chunks) != len(receipts):
+        if wrong or len(run.digests.chunks) != len(run.receipts):
             context.recorder.post(steps.Reset(run.index, tuple(wrong), "the source changed while it was sent"))
             raise SourceError(
                 f"{run.entry.path} changed while it was sent.",

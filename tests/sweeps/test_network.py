@@ -74,12 +74,13 @@ def cases(requests: int) -> list[Case]:
 
 @pytest.mark.parametrize("part", EVERY_SLICE)
 def test_a_put_with_any_fault_at_any_request(route: Route, sweep: Sweep, part: int | None) -> None:
-    route.cli.source("first", SIZE)
-    requests, numbers = route.requests(lambda: route.put("first")), itertools.count()
+    first = f"first-{part}"  # the server has what other parts have put
+    route.cli.source(first, SIZE)
+    requests, numbers = route.requests(lambda: route.put(first)), itertools.count()
     assert requests >= 5
 
     def trial(case: Case) -> bool:
-        name = f"f{next(numbers)}"
+        name = f"f{part}-{next(numbers)}"
         data = route.cli.source(name, SIZE)
         route.proxy.fresh()
         route.proxy.at(case.fault.rule(sweep.rng, case.first, case.times))

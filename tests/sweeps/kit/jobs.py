@@ -220,6 +220,8 @@ class Job:
         out = sum(max(0, call.result or 0) for call in ran.calls if _sends(call, places))
         confirmed = sum(size for where, size in self._known().items() if where not in known)
         besides = _HEADS + (_WALK if self.site.notices_old_data else 0)
+        if self.site.may_start_over:  # what was there before goes again
+            besides += sum(known.values())
         assert out - confirmed <= JOBS * CHUNK + besides, f"{out} bytes went out, {confirmed} are confirmed"
 
     def _recorded(self) -> dict[str, Recorded]:
