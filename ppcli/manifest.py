@@ -113,8 +113,13 @@ def now() -> str:
     return timestamp(datetime.now(UTC).timestamp())
 
 
+_LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+
+
 def timestamp(seconds: float) -> str:
-    """A time (seconds since the epoch) as RFC 3339 in UTC."""
+    """A time (seconds since the epoch) as RFC 3339 in UTC; one that no calendar has is the last, or the first."""
+    if not 0 <= seconds <= _LAST:
+        seconds = _LAST if seconds > 0 else 0
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

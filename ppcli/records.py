@@ -73,12 +73,12 @@ _EXPRESSIONS: Mapping[Any, str] = {
 def builder(cls: type[T]) -> Callable[[Any], T]:
     """Makes the dataclass `cls` from a JSON object; raises `ValueError`. Compiled as `writer` is."""
     scope: dict[str, Any] = {"cls": cls, "absent": object()}
-    lines = ["def build(record):", "  if type(record) is not dict: raise ValueError(f'{cls.__name__}: not an object')"]
+    lines = ["def build(_json):", "  if type(_json) is not dict: raise ValueError(f'{cls.__name__}: not an object')"]
     arguments = []
     for name, kinds, check, default in _checks(cast(Any, cls)):
         scope |= {f"kinds_{name}": kinds, f"check_{name}": check, f"default_{name}": default}
         lines += [
-            f"  {name} = record.get({name!r}, absent)",
+            f"  {name} = _json.get({name!r}, absent)",
             f"  if {name} is absent: {name} = default_{name}()",
             f"  elif type({name}) not in kinds_{name}: {name} = check_{name}({name})",
         ]

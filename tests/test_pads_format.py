@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from dataclasses import replace
 
 import pytest
@@ -11,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppcli import journal
+from ppcli.errors import SessionLost
 from ppcli.pads import header, record, wire
 from ppcli.pads.header import Header, Kind, Stamp
 from ppcli.pads.index import Commit, Drop, Hold, Op, Owner, Release, Remove, Reserve, Retake, State, Version, Wiped
 from ppcli.pads.key import UserKey
 from ppcli.pads.recover import assemble, newest
+from ppcli.targets import slots
 
 KEY = UserKey(bytes(range(32)))
 STORE = bytes(range(16))
@@ -150,3 +153,15 @@ def test_recovery_takes_the_newest_version_whose_counters_match() -> None:
     kept = assemble(names, found, State(owners={"j/0": Owner("x", {1, 3, 5}, {5, 7})}))
     assert kept.owners == {"j/0": Owner("x", {1, 3}, {7})}
     assert (kept.next, list(kept.free), list(kept.stale)) == (8, [2, 6], [4])
+
+
+@pytest.mark.parametrize("number", ["7", 1.0, -1, 1 << 63, None, True])
+def test_what_is_no_number_of_a_pad_is_damage(number: object) -> None:
+    """Whatever the checksum of its line says."""
+    with pytest.raises(ValueError, match="pads|unexpected"):
+        wire.decode({"seq": 1, "op": "wiped", "pads": [number]})
+    kept = {"seq": 1, "format": wire.FORMAT, "next": 9, "names": {}, "owners": {}, "free": [number], "stale": []}
+    with pytest.raises(ValueError, match="pads"):
+        wire.decode_state(journal.encode(json.dumps(kept)[:-1]))
+    with pytest.raises(SessionLost):
+        slots.number(number)  # type: ignore[arg-type]

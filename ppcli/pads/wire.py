@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
-from ppcli import journal
+from ppcli import journal, records
 from ppcli.pads.index import Commit, Drop, Hold, Op, Owner, Release, Remove, Reserve, Retake, State, Version, Wiped
 
 FORMAT = "ppcli-pads-index/1"
 
-_OPS: Mapping[str, Callable[..., Op]] = {
-    op.__name__.lower(): op for op in (Reserve, Hold, Retake, Drop, Release, Remove, Wiped)
+_OPS: Mapping[str, type[Any]] = {
+    op.__name__.lower(): op for op in (Reserve, Hold, Retake, Drop, Release, Commit, Remove, Wiped)
 }
+_NUMBERS = range(1 << 63)
+"""What a pad's number or counter may be."""
 
 
 def encode(seq: int, op: Op) -> bytes:
@@ -27,11 +29,12 @@ def encode(seq: int, op: Op) -> bytes:
 
 def decode(record: Mapping[str, Any]) -> Op:
     """The operation of a journal record. Raises `KeyError`, `TypeError` or `ValueError` where it is none."""
-    values = {key: value for key, value in record.items() if key not in ("seq", "op")}
-    if record["op"] == "commit":
-        return Commit(values["owner"], values["name"], _version(values["version"]))
-    frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return _OPS[record["op"]](**frozen)
+    op = cast(Op, records.build(_OPS[record["op"]], record))
+    if isinstance(op, Commit):
+        _sound(op.version)
+    elif not isinstance(op, Remove):
+        _numbers([*getattr(op, "pads", ()), *getattr(op, "records", ())])
+    return op
 
 
 def encode_state(state: State) -> bytes:
@@ -54,16 +57,18 @@ def encode_state(state: State) -> bytes:
 
 def decode_state(data: bytes) -> State | None:
     """The state in an `index.json`, None where it is damaged."""
-    records = journal.parse(data).records
-    if len(records) != 1 or records[0].get("format") != FORMAT:
+    found = journal.parse(data).records
+    if len(found) != 1 or found[0].get("format") != FORMAT:
         return None
-    (record,) = records
+    (record,) = found
     owners = {
-        key: Owner(owner["name"], set(owner["pads"]), set(owner["records"])) for key, owner in record["owners"].items()
+        key: Owner(str(owner["name"]), set(_numbers(owner["pads"])), set(_numbers(owner["records"])))
+        for key, owner in record["owners"].items()
     }
-    names = {name: _version(version) for name, version in record["names"].items()}
-    free, stale = dict.fromkeys(record["free"]), dict.fromkeys(record["stale"])
-    return State(seq=record["seq"], next=record["next"], names=names, owners=owners, free=free, stale=stale)
+    names = {name: _sound(records.build(Version, version)) for name, version in record["names"].items()}
+    free, stale = dict.fromkeys(_numbers(record["free"])), dict.fromkeys(_numbers(record["stale"]))
+    seq, following = _numbers([record["seq"], record["next"]])
+    return State(seq=seq, next=following, names=names, owners=owners, free=free, stale=stale)
 
 
 def _line(values: Mapping[str, Any]) -> bytes:
@@ -74,6 +79,17 @@ def _version_to_json(version: Version) -> dict[str, Any]:
     return {field.name: getattr(version, field.name) for field in fields(version)}
 
 
-def _version(values: Mapping[str, Any]) -> Version:
-    pads = tuple((number, counter) for number, counter in values["pads"])
-    return Version(**{**values, "pads": pads, "record": tuple(values["record"])})
+def _sound(version: Version) -> Version:
+    """Raises `ValueError` where its numbers are none."""
+    if any(len(pair) != 2 for pair in version.pads):
+        raise ValueError("a pad without its counter")
+    _numbers([*version.record, *(number for pair in version.pads for number in pair)])
+    return version
+
+
+def _numbers(values: Iterable[Any]) -> list[int]:
+    """Raises `ValueError` where one is no number that a pad can have."""
+    numbers = list(values)
+    if not all(type(one) is int and one in _NUMBERS for one in numbers):
+        raise ValueError("not the numbers of pads")
+    return numbers

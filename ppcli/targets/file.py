@@ -18,7 +18,7 @@ from ppcli.model import Evidence, FilePlan, Incomplete, Limits, Notice, Part, Re
 from ppcli.names import escape
 from ppcli.pieces import pieces
 from ppcli.target import Body, Target
-from ppcli.targets import Settings
+from ppcli.targets import Settings, slots
 from ppcli.targets.file_partials import Partial, Partials, checksum, holds, link_new
 from ppcli.targets.file_tree import Stored, Tree, disk_io, failure, parse, partial_name, refused, url_of
 
@@ -94,12 +94,12 @@ class FileTarget:
 
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
         with self._partials.using(self._partial_path(file)) as partial:
-            partial.write(body, int(slot))
+            partial.write(body, slots.number(slot))
         return Receipt(part.index, part.size, slot, body.checksum)
 
     def confirm(self, session: Session, file: FilePlan, receipt: Receipt) -> Receipt:
         with self._partials.using(self._partial_path(file)) as partial, disk_io(f"read {partial.path}"):
-            if checksum(partial.fd, int(receipt.slot), receipt.size) != receipt.checksum:
+            if checksum(partial.fd, slots.number(receipt.slot), receipt.size) != receipt.checksum:
                 raise Damaged(f"{partial.path} holds other bytes at {receipt.slot} than were written")
         return replace(receipt, evidence=Evidence.CONTENT)
 

@@ -18,6 +18,7 @@ from ppcli.groupsync import GroupSync
 from ppcli.model import Receipt
 from ppcli.pieces import pieces
 from ppcli.target import Body
+from ppcli.targets import slots
 from ppcli.targets.file_tree import disk_io
 
 _KEPT_OPEN = 64
@@ -155,7 +156,7 @@ def holds(path: Path, size: int, receipts: Sequence[Receipt]) -> bool:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             return os.fstat(fd).st_size == size and all(
-                checksum(fd, int(receipt.slot), receipt.size) == receipt.checksum for receipt in receipts
+                checksum(fd, slots.number(receipt.slot), receipt.size) == receipt.checksum for receipt in receipts
             )
         finally:
             os.close(fd)

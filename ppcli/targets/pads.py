@@ -18,7 +18,7 @@ from ppcli.pads.opening import Directory, Site
 from ppcli.pads.proof import Proof
 from ppcli.pads.store import Claim, PadStore
 from ppcli.target import Body
-from ppcli.targets import Settings
+from ppcli.targets import Settings, slots
 
 
 def connect(url: str, settings: Settings) -> PadTarget:
@@ -76,10 +76,10 @@ class PadTarget:
 
     def survey(self, session: Session, file: FilePlan, known: Sequence[Receipt]) -> Survey:
         store = self._of(session)
-        heads = store.pads.heads([int(receipt.slot) for receipt in known])
+        heads = store.pads.heads([slots.number(receipt.slot) for receipt in known])
         claims = [
             Claim(number, proof.judge(heads.get(number), session.id, receipt))
-            for number, receipt in ((int(receipt.slot), receipt) for receipt in known)
+            for number, receipt in ((slots.number(receipt.slot), receipt) for receipt in known)
         ]
         held = store.settle(_owner(file), file.name, claims)
         there = {
@@ -93,7 +93,7 @@ class PadTarget:
         return self._of(session).reserve(_owner(file), file.name, len(parts), file.chunks)
 
     def adopt(self, session: Session, file: FilePlan, part: Part, base: Slot, body: Body) -> Receipt | None:
-        store, number = self._of(session), int(base)
+        store, number = self._of(session), slots.number(base)
         if part.checksum is None or number in store.rotten:
             return None
         counter = store.adoptable(_owner(file), file.name, part.index, number)
@@ -103,7 +103,7 @@ class PadTarget:
         return Receipt(part.index, part.size, number, part.checksum, str(counter), Evidence.CONTENT)
 
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
-        store, number = self._of(session), int(slot)
+        store, number = self._of(session), slots.number(slot)
         if not store.may_write(_owner(file), number):
             raise SessionLost(f"pad {number} is not this file's any more")
         store.rotten.discard(number)
@@ -111,7 +111,7 @@ class PadTarget:
         return Receipt(part.index, head.length, number, head.digest.hex(), str(head.counter))
 
     def confirm(self, session: Session, file: FilePlan, receipt: Receipt) -> Receipt:
-        number = int(receipt.slot)
+        number = slots.number(receipt.slot)
         head, checksum = self._of(session).pads.read_back(number, receipt.size)
         if head is None or not proof.matches(head, session.id, receipt):
             raise Damaged(f"pad {number} does not say that it holds chunk {receipt.index}")
@@ -210,12 +210,12 @@ class PadTarget:
         ordered = sorted(receipts, key=lambda receipt: receipt.index)
         if [receipt.index for receipt in ordered] != list(range(file.chunks)):
             raise Internal(f"{file.name} is to be completed without all of its chunks.")
-        heads = store.pads.heads([int(receipt.slot) for receipt in ordered])
+        heads = store.pads.heads([slots.number(receipt.slot) for receipt in ordered])
         for receipt in ordered:
-            head = heads.get(int(receipt.slot))
+            head = heads.get(slots.number(receipt.slot))
             if head is None or str(head.counter) != receipt.etag:
                 raise SessionLost(f"pad {receipt.slot} was written by somebody else")
-        return tuple((int(receipt.slot), int(receipt.etag or 0)) for receipt in ordered)
+        return tuple((slots.number(receipt.slot), int(receipt.etag or 0)) for receipt in ordered)
 
     def _remote(self, name: str, version: Version) -> Remote:
         return Remote(

@@ -20,7 +20,7 @@ from dataclasses import replace
 from ppcli.errors import Damaged, Loss, SessionLost, other_content
 from ppcli.model import Evidence, FilePlan, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.target import Body
-from ppcli.targets import Settings, s3_proof, s3_url
+from ppcli.targets import Settings, s3_proof, s3_url, slots
 from ppcli.targets.s3_api import Api
 from ppcli.targets.s3_credentials import Identity
 from ppcli.targets.s3_errors import Fault
@@ -133,7 +133,7 @@ class S3Target(Contents):
             measured = Measured(body, checks)
             got = self._put(key, file, measured)
         else:
-            measured, got = self._uploads.send(key, session.id, int(slot), body, checks)
+            measured, got = self._uploads.send(key, session.id, slots.number(slot), body, checks)
         if isinstance(got, Fault):
             raise got.error()
         tag, evidence = measured.proved(got)
