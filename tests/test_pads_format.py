@@ -158,7 +158,7 @@ def test_recovery_takes_the_newest_version_whose_counters_match() -> None:
 @pytest.mark.parametrize("number", ["7", 1.0, -1, 1 << 63, None, True])
 def test_what_is_no_number_of_a_pad_is_damage(number: object) -> None:
     """Whatever the checksum of its line says."""
-    with pytest.raises(ValueError, match="pads|unexpected"):
+    with pytest.raises(ValueError, match=r"pads|unexpected"):
         wire.decode({"seq": 1, "op": "wiped", "pads": [number]})
     kept = {"seq": 1, "format": wire.FORMAT, "next": 9, "names": {}, "owners": {}, "free": [number], "stale": []}
     with pytest.raises(ValueError, match="pads"):
