@@ -83,7 +83,7 @@ class Directory:
 
     def notices(self) -> list[Notice]:
         damaged = self.opened.set_aside if self.opened else []
-        said = "The pad index was damaged and has been rebuilt; the old file was kept as"
+        said = "The pad index has been rebuilt; the old file was kept as"
         return [Notice("index_damaged", f"{said} {path}.") for path in damaged]
 
     def close(self) -> None:

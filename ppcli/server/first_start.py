@@ -11,6 +11,8 @@ from ppcli.logins import Logins
 from ppcli.origin import Origin
 from ppcli.server.users import OWNER, Users
 
+_EVERYWHERE = ("0.0.0.0", "::")
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -23,9 +25,10 @@ class Made:
 
 
 def origins_of(url: str) -> Sequence[Origin]:
-    """What clients of this computer may call a server at `url`: on loopback it has two names."""
+    """What clients of this computer may call a server at `url`: on loopback, and on all addresses, it has two names
+    here."""
     origin = Origin.parse(url)
-    if not origin.loopback:
+    if not (origin.loopback or origin.host in _EVERYWHERE):
         return (origin,)
     numbers = "[::1]" if ":" in origin.host else "127.0.0.1"
     names = dict.fromkeys((origin.netloc, f"{numbers}:{origin.port}", f"localhost:{origin.port}"))
