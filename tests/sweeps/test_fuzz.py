@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -431,10 +432,13 @@ def test_any_reply_of_a_server(root: Path, scheme: str, count: int, seed: int, m
     monkeypatch.setattr(s3_target, "_LIMITS", replace(s3_target._LIMITS, chunk_min=1))
     url, talk = TALKS[scheme]
     spoken: list[Iterator[bytes]] = []
+    one_at_a_time = threading.Lock()
 
     def speak(exchange: Exchange) -> None:
         exchange.read()
-        exchange.send(next(spoken[0]))
+        with one_at_a_time:
+            said = next(spoken[0])
+        exchange.send(said)
 
     def check(number: int) -> None:
         shutil.rmtree(root / "data", ignore_errors=True)
