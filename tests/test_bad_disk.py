@@ -570,14 +570,3 @@ def test_a_user_without_any_home(pads: Cli, monkeypatch: pytest.MonkeyPatch) -> 
     before = sorted(pads.root.rglob("*"))
     pads.refuses(11, "local", "home", "put", "kept")
     assert sorted(pads.root.rglob("*")) == before
-
-
-@pytest.mark.parametrize("scheme", ["file", "pads"])
-def test_a_job_for_a_place_that_is_not_there_can_be_given_up(root: Path, scheme: str) -> None:
-    cli = Cli(root, f"{scheme}://{root}/nowhere/store")
-    cli.source("some", CHUNK)
-    assert cli.json("put", "some").code == 11
-    (job,) = [one["job"] for one in cli.json("status").of("job")]
-    ran = cli.json("cancel", job)
-    assert (ran.code, ran.result["state"]) == (0, "cancelled"), ran.result
-    assert cli.json("status").of("job") == []

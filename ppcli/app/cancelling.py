@@ -7,7 +7,7 @@ from ppcli.app.objects import incomplete
 from ppcli.app.rebuilding import reopen
 from ppcli.app.running import shared_error, unfinished_jobs
 from ppcli.app.workplace import Workplace
-from ppcli.errors import Busy, Interrupted, Local, PpcliError, Rejected, Temporary, Usage
+from ppcli.errors import Busy, Interrupted, PpcliError, Rejected, Usage
 from ppcli.events import JobFinished, Result
 from ppcli.jobs import Job
 from ppcli.manifest import Manifest
@@ -71,7 +71,8 @@ def cancel_job(place: Workplace, job: Job) -> None:
         for index, entry in enumerate(plan.files):
             if entry.state.finished or entry.fingerprint is None:
                 continue
-            _abort(place, target, plan, index)
+            if entry.state is not JobState.INITIATED or not target.limits(entry.size).open_leaves_trace:
+                _abort(place, target, plan, index)
             cancelled.append(steps.FileCancelled(index))
         # Aborting is repeatable, so nothing is said before everything is free: a cancel cut short is no cancel at all.
         job.record(*cancelled, steps.JobChanged(JobState.CANCELLED))
@@ -82,17 +83,9 @@ def cancel_job(place: Workplace, job: Job) -> None:
 
 
 def _abort(place: Workplace, target: Target, plan: Manifest, index: int) -> None:
-    """Free what a file holds, or may hold. A target that is out of reach does not keep a job that holds nothing."""
     entry = plan.files[index]
     file = FilePlan(plan.job, index, entry.name, entry.size, 0.0, entry.chunk_size, len(entry.chunks), entry.digest)
-    try:
-        if entry.state is not JobState.INITIATED or not target.limits(entry.size).open_leaves_trace:
-            place.call(Step.ABORT, entry.name, lambda: target.abort(entry.session, file, entry.slots))
-    except (Local, Temporary) as error:
-        if entry.session is not None or entry.slots:
-            raise
-        said = f"{error.message} Nothing of {entry.name} is known to be there, so the job is cancelled all the same."
-        place.warn("not_freed", said, plan.job)
+    place.call(Step.ABORT, entry.name, lambda: target.abort(entry.session, file, entry.slots))
 
 
 def _cancel_incomplete(place: Workplace, request: CancelRequest) -> Result:
