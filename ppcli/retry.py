@@ -103,6 +103,10 @@ class Retrier:
                     return self._again(step, name, chunk, attempt, first)
                 self._halt.sleep(0)
 
+    def ready(self) -> None:
+        """Wait where all workers pause. Raises `Stopped` when the run halts."""
+        self._gate.wait(self._halt)
+
     def pause(self, step: Step, name: str, chunk: int | None, number: int, failure: Transient) -> None:
         """Wait the backoff after attempt `number` of something that is more than one call."""
         delay = min(BACKOFF_MAX, BACKOFF_MIN * 2 ** (number - 1))

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from ppcli.calls import Call
 from ppcli.model import Cost, FilePlan, Incomplete, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 
 PIECE = 1 << 20
@@ -175,6 +176,15 @@ class Linker(Protocol):
     def link(self, file: FilePlan) -> Remote | None:
         """Make content that is there already visible under `file.name` too, by `file.digest`; None where it is not
         there. Repeatable."""
+        ...
+
+
+@runtime_checkable
+class Split(Protocol):
+    """A target across a network, which has several requests under way for one worker."""
+
+    def uploading(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: ChunkBytes) -> Call[Receipt]:
+        """What `upload` does, in two halves."""
         ...
 
 

@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 
-_SMALL = 0.0002
+_SMALL = 0.0005
 """Seconds of processor time that a piece of work takes at most to be called small."""
 _WAITS = 0.75
 """How often a thread may wait for a piece of work that is said not to wait. A call that crosses a network or reaches a
 disk waits at least once."""
+_BUSY = 0.6
+"""The share of its time that a worker has something to do, from which on it does not need another."""
 _MEASURE = 0.02
 _PATIENCE = 64
 _AT_FIRST = 0.01
@@ -43,6 +45,7 @@ class Crew:
         self._back_at = self._hurried = self._measured_at = time.monotonic()
         self._usage = resource.getrusage(resource.RUSAGE_SELF)
         self._returns = self._measured = self._watched = 0
+        self._pieces = self._pieces_measured = 0
 
     def batch(self, most: int) -> int:
         """How many pieces of work to take as one: `most` where one worker does them all, else the fewer the longer they
@@ -53,12 +56,13 @@ class Crew:
         """A new worker is there."""
         self._awake += 1
 
-    def back(self) -> None:
-        """A worker comes back for more; it rests here while it is not worth having."""
+    def back(self, pieces: int) -> None:
+        """A worker comes back for more, after so many pieces of work; it rests here while it is not worth having."""
         now = time.monotonic()
-        self._average += (now - self._back_at - self._average) * _WEIGHT
+        self._average += ((now - self._back_at) / pieces - self._average) * _WEIGHT
         self._back_at = now
         self._returns += 1
+        self._pieces += pieces
         if now - self._measured_at > _MEASURE:
             self._measure(now)
         if self._alone:
@@ -101,13 +105,17 @@ class Crew:
         """Does one worker do best? Where it was tried and is wrong, it is tried again after a while, and then a longer
         one."""
         usage, before = resource.getrusage(resource.RUSAGE_SELF), self._usage
-        pieces = self._returns - self._measured
-        self._measured_at, self._usage, self._measured = now, usage, self._returns
-        small = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime < _SMALL * pieces
+        returns, pieces = self._returns - self._measured, self._pieces - self._pieces_measured
+        busy = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
+        # Where several pieces are under way at once, waiting for one of them is no loss as long as there is enough to do
+        occupied = pieces > 2 * returns and busy > _BUSY * (now - self._measured_at)
+        self._measured_at, self._usage = now, usage
+        self._measured, self._pieces_measured = self._returns, self._pieces
+        small = busy < _SMALL * pieces
         if not self._alone:
             self._again_in -= 1
             self._alone = small and self._again_in <= 0
-        elif small and usage.ru_nvcsw - before.ru_nvcsw < _WAITS * pieces:
+        elif small and (occupied or usage.ru_nvcsw - before.ru_nvcsw < _WAITS * returns):
             self._again_in = self._patience = max(1, self._patience // 2)
         else:
             self._put_off()

@@ -21,6 +21,7 @@ from ppcli.pipeline.work import (
     ReserveParts,
     SendWork,
     Settled,
+    Together,
     Unit,
     Work,
 )
@@ -38,9 +39,16 @@ class Feed:
     more than `jobs` chunks are ever in flight, however many of them a quick worker has sent meanwhile."""
 
     def __init__(
-        self, files: Iterable[int], jobs: int, chunks: Callable[[int], int], hurry: Callable[[], None]
+        self,
+        files: Iterable[int],
+        jobs: int,
+        chunks: Callable[[int], int],
+        hurry: Callable[[], None],
+        together: int = 1,
     ) -> None:
-        """`chunks` tells how many a file is planned to have; `hurry` is that of `Crew`."""
+        """`chunks` tells how many a file is planned to have; `hurry` is that of `Crew`; a worker gets up to `together`
+        small chunks at a time."""
+        self._together = together
         self._pending = deque(files)
         self._chunks = chunks
         self._opening: dict[int, int] = {}
@@ -73,7 +81,7 @@ class Feed:
             else:
                 self._sending -= 1
             if not self._over():  # else nobody calls this one out again
-                self._crew.back()
+                self._crew.back(len(last.units) if isinstance(last, Together) else 1)
             while not self._over():
                 if (work := self._next()) is not None:
                     self._crew.call()
@@ -234,17 +242,32 @@ class Feed:
         while self._may_send():
             work = self._ready.popleft()
             if not work.run.dead:
-                work.run.users += 1
-                if isinstance(work, Unit):
-                    self._places -= 1
-                    if work.run.limits.sends is None:
-                        self._want(work.run, -1)
                 self._sending += 1
-                return work
+                self._hand_out(work)
+                return self._with_others(work) if isinstance(work, Unit) and work.small else work
         if self._may_reserve():
             self._reserving += 1
             return self._some_parts() if self._unreserved else self._some_files()
         return None
+
+    def _hand_out(self, work: SendWork) -> None:
+        work.run.users += 1
+        if isinstance(work, Unit):
+            self._places -= 1
+            if work.run.limits.sends is None:
+                self._want(work.run, -1)
+
+    def _with_others(self, first: Unit) -> Unit | Together:
+        """The small chunks that follow as well, as far as one worker is worth more than several."""
+        units, most = [first], min(self._crew.batch(self._together), self._places + 1)
+        while len(units) < most and self._ready:
+            following = self._ready[0]
+            if not (isinstance(following, Unit) and following.small) or following.run.dead:
+                break
+            self._ready.popleft()
+            self._hand_out(following)
+            units.append(following)
+        return Together(units) if len(units) > 1 else first
 
     def _may_reserve(self) -> bool:
         """Is there work for the reserve stage? Another file is opened only when those that are open will not keep the

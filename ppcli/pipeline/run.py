@@ -30,10 +30,10 @@ from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Meter, Pace, Ramp
 from ppcli.pipeline.opening import Opened, Opener, Opening, Postponed
 from ppcli.pipeline.recorder import Recorder
-from ppcli.pipeline.sending import Sender
-from ppcli.pipeline.work import Complete, FileRun, Finish, OpenFiles, ReserveParts, Unit, Work
+from ppcli.pipeline.sending import Begun, Sender
+from ppcli.pipeline.work import Complete, FileRun, Finish, OpenFiles, ReserveParts, Together, Unit, Work
 from ppcli.retry import Gate, Retrier
-from ppcli.target import Target
+from ppcli.target import Split, Target
 
 P = ParamSpec("P")
 
@@ -44,6 +44,8 @@ _MOMENT = 0.2
 """Seconds that a stop may take without a word."""
 _POLL = 0.05
 _CHUNK_WEIGHT = 64 << 10
+_TOGETHER = 16
+"""Small chunks that one worker sends at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,13 @@ class _Pipeline:
         self._meter = Meter()
         self._shown: tuple[int, int] | None = None
         entries = job.manifest.files
-        self._feed = Feed(files, options.jobs, lambda index: len(entries[index].chunks), self._hurry)
+        self._feed = Feed(
+            files,
+            options.jobs,
+            lambda index: len(entries[index].chunks),
+            self._hurry,
+            together=_TOGETHER if isinstance(target, Split) else 1,
+        )
         self._recorder = Recorder(job, listener, halt, self._progress, self._feed.settled)
         retrier = Retrier(options.retries, Gate(), halt, lambda attempt: self._recorder.tell(retrying(job.id, attempt)))
         pace = Pace(options.limit_rate, options.jobs)
@@ -163,7 +171,9 @@ class _Pipeline:
         """What a worker does, for as long as there is anything to do."""
         work: Work | None = None
         while (work := self._feed.take(work)) is not None:
-            if isinstance(work, Unit):
+            if isinstance(work, Together):
+                self._send_together(work.units)
+            elif isinstance(work, Unit):
                 self._guard(work.run, self._sender.deliver, work)
             elif isinstance(work, Complete):
                 self._guard(work.run, self._sender.complete, work)
@@ -174,6 +184,17 @@ class _Pipeline:
                 self._guard(work.run, self._sender.finish, work.run)
             else:
                 self._open_files(work)
+
+    def _send_together(self, units: Sequence[Unit]) -> None:
+        """Send all of them before the first reply is waited for."""
+        begun: list[Begun] = []
+        for unit in units:
+            try:
+                begun.append(self._sender.begin(unit))
+            except Stopped:
+                break
+        for number, unit in enumerate(units):
+            self._guard(unit.run, self._sender.deliver, unit, begun[number] if number < len(begun) else None)
 
     def _hash_files(self) -> None:
         while (run := self._feed.take_hash()) is not None:

@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from ppcli import steps
+from ppcli.calls import Call
 from ppcli.errors import Damaged, Doubt, Integrity, SourceError
 from ppcli.model import Action, Part, Receipt, Remote
 from ppcli.pipeline.context import Context
 from ppcli.pipeline.work import Complete, FileRun, Unit
 from ppcli.retry import Step
-from ppcli.source import Digests, Source, fingerprint
+from ppcli.source import ChunkBody, Digests, Source, fingerprint
+from ppcli.target import Split
+
+
+class Begun:
+    """The first attempt to send a chunk, under way: nothing is raised before its outcome is asked for."""
+
+    def __init__(self, unit: Unit, body: ChunkBody, call: Call[Receipt]) -> None:
+        self.unit = unit
+        self.body = body
+        self._call = call
+        self._outcome: Receipt | Exception | None = None
+        self._go_on()
+
+    def outcome(self) -> Receipt:
+        """Wait for it. Raises what the call does."""
+        while self._outcome is None:
+            self._go_on()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+    def _go_on(self) -> None:
+        try:
+            next(self._call)
+        except StopIteration as end:
+            self._outcome = end.value
+        except Exception as error:  # whatever it is, it is told to who asks
+            self._outcome = error
 
 
 class Sender:
@@ -19,12 +49,20 @@ class Sender:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def deliver(self, unit: Unit) -> None:
+    def begin(self, unit: Unit) -> Begun:
+        """Send a small chunk, and do not wait for the reply: `deliver` does. For a target that is `Split`."""
+        context, run = self._context, unit.run
+        assert isinstance(context.target, Split)
+        context.retrier.ready()
+        body = context.body(run, unit.part)
+        return Begun(unit, body, context.target.uploading(run.session, run.plan, unit.part, unit.slot, body))
+
+    def deliver(self, unit: Unit, begun: Begun | None = None) -> None:
         """Take one chunk from reserved to confirmed, and finish its file when it was the last. It keeps its place until
         the confirmation is durable."""
         context, run, part = self._context, unit.run, unit.part
         try:
-            receipt = self._proved(unit)
+            receipt = self._proved(unit, begun)
         except BaseException:  # also `Stopped`: a place that is not given back is one worker less
             context.feed.settled((unit,))
             raise
@@ -39,7 +77,7 @@ class Sender:
         if context.feed.confirmed(run):
             self.finish(run)  # its step comes after this one
 
-    def _proved(self, unit: Unit) -> Receipt:
+    def _proved(self, unit: Unit, begun: Begun | None) -> Receipt:
         """Send and confirm a chunk. What the target mangles is sent again, within the retries; then it is
         `Integrity`."""
         context, run, part = self._context, unit.run, unit.part
@@ -47,7 +85,7 @@ class Sender:
         while True:
             attempt += 1
             try:
-                return self._confirmed(unit, receipt)
+                return self._confirmed(unit, receipt, begun)
             except Damaged as damaged:
                 if context.retrier.exhausted(attempt):
                     raise Integrity(
@@ -55,19 +93,14 @@ class Sender:
                         hint="Check the target's disk or the network path, then run 'ppcli resume'.",
                         reason="damaged",
                     ) from damaged
-                receipt = None
+                receipt = begun = None
                 unit = self._again(unit, damaged, attempt)
 
-    def _confirmed(self, unit: Unit, receipt: Receipt | None) -> Receipt:
-        context, run, part, slot = self._context, unit.run, unit.part, unit.slot
-        target = context.target
+    def _confirmed(self, unit: Unit, receipt: Receipt | None, begun: Begun | None) -> Receipt:
+        context, run, part, target = self._context, unit.run, unit.part, self._context.target
         if receipt is None:
-            part = self._hashed(run, part)
-            self._check_before_the_end(run, part)
-            body = context.body(run, part)
-            receipt = context.call(
-                Step.UPLOAD, run, part.index, lambda: target.upload(run.session, run.plan, part, slot, body)
-            )
+            body, attempt = self._upload(unit, begun)
+            receipt = context.call(Step.UPLOAD, run, part.index, attempt)
             if run.digest_on_the_way:
                 run.digests = Digests(body.whole, [receipt.checksum])
             context.meter.chunk_sent()
@@ -76,6 +109,21 @@ class Sender:
             context.recorder.post(steps.Uploaded(run.index, part.index, receipt.checksum, receipt.etag))
         sent = receipt
         return context.call(Step.CONFIRM, run, part.index, lambda: target.confirm(run.session, run.plan, sent))
+
+    def _upload(self, unit: Unit, begun: Begun | None) -> tuple[ChunkBody, Callable[[], Receipt]]:
+        """The chunk's bytes, and what makes an attempt to send them. What was begun is the first one."""
+        context, run, slot, target = self._context, unit.run, unit.slot, self._context.target
+        part = self._hashed(run, unit.part)
+        self._check_before_the_end(run, part)
+        body = begun.body if begun else context.body(run, part)
+        under_way = [begun] if begun else []
+
+        def attempt() -> Receipt:
+            if under_way:
+                return under_way.pop().outcome()
+            return target.upload(run.session, run.plan, part, slot, body)
+
+        return body, attempt
 
     def _hashed(self, run: FileRun, part: Part) -> Part:
         """The part with its checksum, durable before the first byte goes where the target keeps starts of chunks."""

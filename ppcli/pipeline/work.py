@@ -12,6 +12,8 @@ from ppcli.manifest import FileEntry
 from ppcli.model import FilePlan, Limits, Part, Receipt, Remote, Session, Slot
 from ppcli.source import Digests, Source
 
+_SMALL = 1 << 16
+
 
 @dataclass(slots=True, eq=False)
 class FileRun:
@@ -67,6 +69,19 @@ class Unit:
     receipt: Receipt | None = None
 
 
+    @property
+    def small(self) -> bool:
+        """It is one request, which goes out without waiting."""
+        return self.receipt is None and self.run.session.whole and self.part.size <= _SMALL
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Small chunks that one worker sends, before it waits for the reply to the first of them."""
+
+    units: Sequence[Unit]
+
+
 @dataclass(frozen=True, slots=True)
 class OpenFiles:
     files: tuple[int, ...]
@@ -103,7 +118,7 @@ class Ready:
 
 ReserveWork: TypeAlias = OpenFiles | ReserveParts
 SendWork: TypeAlias = Unit | Finish | Complete
-Work: TypeAlias = ReserveWork | SendWork
+Work: TypeAlias = ReserveWork | SendWork | Together
 Settled: TypeAlias = Ready | Unit | Complete
 """What is handed back once its step is durable: chunks that may be sent, one that is confirmed, a file that may be
 completed."""

@@ -17,6 +17,7 @@ import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ppcli.calls import Call, outcome
 from ppcli.errors import Damaged, Loss, SessionLost, other_content
 from ppcli.model import Evidence, FilePlan, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.target import Body
@@ -127,11 +128,14 @@ class S3Target(Contents):
         return self._proved(tag, part, s3_proof.digest(body, checks), checks)
 
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
+        return outcome(self.uploading(session, file, part, slot, body))
+
+    def uploading(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Call[Receipt]:
         key = self._wanted.key(file.name)
         checks = session.detail.get(_CHECKS) or self._uploads.checks or MD5
         if session.id == _PUT:
             measured = Measured(body, checks)
-            got = self._put(key, file, measured)
+            got = yield from self._put(key, file, measured)
         else:
             measured, got = self._uploads.send(key, session.id, slots.number(slot), body, checks)
         if isinstance(got, Fault):
@@ -196,21 +200,21 @@ class S3Target(Contents):
         assert part.checksum is not None
         return Receipt(part.index, part.size, part.index + 1, part.checksum, str(proof), Evidence.CONTENT)
 
-    def _put(self, key: str, file: FilePlan, measured: Measured) -> Mapping[str, str] | Fault:
+    def _put(self, key: str, file: FilePlan, measured: Measured) -> Call[Mapping[str, str] | Fault]:
         """One PUT. With `immutable` it is asked for first, since not every server knows the condition."""
         headers = {**self._headers(file), **measured.headers}
         if not file.immutable:
-            return self._api.put(key, headers, measured)
+            return (yield from self._api.put(key, headers, measured))
         if (same := self._same(key, file, measured)) is not None:
             return same
-        got = self._api.put(key, {**headers, "If-None-Match": "*"}, measured)
+        got = yield from self._api.put(key, {**headers, "If-None-Match": "*"}, measured)
         if not isinstance(got, Fault):
             return got
         if got.status == 412:
             if (same := self._same(key, file, measured)) is not None:  # a reply that was lost
                 return same
             raise other_content(file.name)
-        return self._api.put(key, headers, measured) if got.unsupported else got
+        return (yield from self._api.put(key, headers, measured)) if got.unsupported else got
 
     def _same(self, key: str, file: FilePlan, measured: Measured) -> Mapping[str, str] | None:
         """The headers of what is there, where it is exactly these bytes; else raises `Rejected` (`exists`)."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ppcli.calls import Call
 from ppcli.errors import Doubt, Rejected, SessionLost, Transient
 from ppcli.target import Body
 from ppcli.targets import s3_errors, s3_xml
@@ -113,9 +114,9 @@ class Api:
         size = got.headers.get("content-length", "")
         return int(size) if size.isdigit() and int(size) else None
 
-    def put(self, key: str, headers: Mapping[str, str], body: Body) -> Mapping[str, str] | Fault:
+    def put(self, key: str, headers: Mapping[str, str], body: Body) -> Call[Mapping[str, str] | Fault]:
         """The headers of the reply; the fault where a condition or a header was refused."""
-        got = self._ask("PUT", key, {}, headers, body=body)
+        got = yield from self._wire.asking("PUT", key, {}, headers, body=body)
         if isinstance(got, Fault):
             if got.status in (400, 412, 501):
                 return got

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from urllib.parse import urlsplit
 
+from ppcli.calls import Call, outcome
 from ppcli.target import Body
 from ppcli.targets import s3_errors
 from ppcli.targets.s3_credentials import Identity
@@ -87,10 +88,23 @@ class Wire:
         patience: float = PATIENCE,
     ) -> Reply | Fault:
         """The reply, or why there is none, after everything that could be learned from it."""
+        return outcome(self.asking(method, key, query, headers, content, body, patience))
+
+    def asking(
+        self,
+        method: str,
+        key: str | None,
+        query: Mapping[str, str],
+        headers: Mapping[str, str] | None,
+        content: bytes = b"",
+        body: Body | None = None,
+        patience: float = PATIENCE,
+    ) -> Call[Reply | Fault]:
+        """What `ask` does, in two halves."""
         learned: set[str] = set()
         while True:
             transport, request, used = self._request(method, key, query, headers or {}, content, body, patience)
-            reply = transport.send(request, body)
+            reply = yield from transport.sending(request, body)
             if reply.status < 300:
                 return reply
             fault = Fault.of(reply, transport.origin.netloc)

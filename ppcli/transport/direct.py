@@ -6,6 +6,7 @@ import ssl
 import threading
 from collections.abc import Mapping
 
+from ppcli.calls import Call
 from ppcli.errors import Transient
 from ppcli.origin import Origin
 from ppcli.target import Body
@@ -44,7 +45,7 @@ class Direct:
     def __del__(self) -> None:
         self.close()
 
-    def exchange(self, request: Request, path: str, headers: Mapping[str, str], body: Body | None) -> Incoming:
+    def exchange(self, request: Request, path: str, headers: Mapping[str, str], body: Body | None) -> Call[Incoming]:
         """A server may close an idle connection at the moment we use it: then once more on a new one, where that cannot
         do anything twice."""
         head = request_head(request.method, path, headers)
@@ -52,7 +53,7 @@ class Direct:
         while True:
             connection = self._connection(fresh=fresh)
             try:
-                return self._attempt(connection, request, head, body)
+                return (yield from self._attempt(connection, request, head, body))
             except Lost as loss:
                 self._leave(connection, False)
                 safe = request.repeatable or not connection.sent
@@ -60,16 +61,18 @@ class Direct:
                     fresh = True
                     continue
                 raise self._failure(request, connection, loss) from loss
-            except BaseException:  # what the body raises, or a signal
+            except BaseException:  # what the body raises, a signal, or the end of who waits for the reply
                 self._leave(connection, False)
                 raise
 
-    def _attempt(self, connection: Connection, request: Request, head: bytes, body: Body | None) -> Incoming:
+    def _attempt(self, connection: Connection, request: Request, head: bytes, body: Body | None) -> Call[Incoming]:
         patience = request.patience
         if body is None:
             whole = _pass(connection, head + request.content, patience)
         else:
             whole = _pass_body(connection, head, body, patience)
+        if not connection.buffer:
+            yield
         reply = _receive_head(connection, patience)
         return Incoming(self._origin, request, connection, reply, self._leave, all_sent=whole)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+from ppcli.calls import Call
 from ppcli.target import Body
 from ppcli.transport.messages import Request
 
@@ -30,7 +31,7 @@ class Answer(Protocol):
 class Engine(Protocol):
     """Any number of threads may use one at once."""
 
-    def exchange(self, request: Request, path: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+    def exchange(self, request: Request, path: str, headers: Mapping[str, str], body: Body | None) -> Call[Answer]:
         """Send the request, with these headers and to this path in place of its own, and `body` in place of its
         content. Raises `Transient` where nothing went out or nothing can have happened, `Doubt` where something may
         have, and `Rejected` for a certificate. What `body` raises passes through. The connection of an exchange

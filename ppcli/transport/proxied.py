@@ -9,6 +9,7 @@ from functools import partial
 
 import httpx
 
+from ppcli.calls import Call
 from ppcli.errors import PpcliError, Rejected, StepFailure, Transient, Usage
 from ppcli.origin import Origin, origin_of
 from ppcli.target import PIECE, Body
@@ -64,7 +65,8 @@ class Proxied:
                 reason="proxy",
             ) from None  # that one may hold the proxy's password
 
-    def exchange(self, request: Request, path: str, headers: Mapping[str, str], body: Body | None) -> _Answer:
+    def exchange(self, request: Request, path: str, headers: Mapping[str, str], body: Body | None) -> Call[_Answer]:
+        yield from ()  # httpx does not tell when all is sent
         request_head(request.method, path, headers)  # what would break out of its line is refused alike
         timeout = httpx.Timeout(request.patience, connect=failures.CONNECT_TIMEOUT)
         outgoing = httpx.Request(

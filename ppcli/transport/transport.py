@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ppcli import __version__
+from ppcli.calls import Call, outcome
 from ppcli.credentials import Tokens
 from ppcli.errors import Credentials, Rejected, Usage
 from ppcli.origin import Origin
@@ -71,7 +72,11 @@ class Transport:
         raises passes through unchanged. It is iterated again where the request has to be sent again: after a 401, a
         redirect, or when a connection turns out to have been closed meanwhile. The token is not in the reply, should
         the server repeat it; stored content, which must stay as it is, is read with `stream`."""
-        answer, token = self._ask(request, body)
+        return outcome(self.sending(request, body))
+
+    def sending(self, request: Request, body: Body | None = None) -> Call[Reply]:
+        """What `send` does, in two halves."""
+        answer, token = yield from self._ask(request, body)
         try:
             reply = _whole(self.origin, answer)
         finally:
@@ -84,7 +89,7 @@ class Transport:
     def stream(self, request: Request) -> Iterator[Stream]:
         """A large reply; what `send` raises for its status is raised here too. Leaving the context early closes the
         connection."""
-        answer, token = self._ask(request, None)
+        answer, token = outcome(self._ask(request, None))
         try:
             if not _is_wanted(request, answer.status):
                 raise refusal(self.origin, _whole(self.origin, answer), token)
@@ -96,7 +101,7 @@ class Transport:
         """Close all connections, also those in use, whose calls raise `Transient` or `Doubt`. Repeatable."""
         self._engine.close()
 
-    def _ask(self, request: Request, body: Body | None) -> tuple[Answer, str | None]:
+    def _ask(self, request: Request, body: Body | None) -> Call[tuple[Answer, str | None]]:
         """The first answer that is neither a redirect to follow nor a 401 that another token may mend, and the token
         that it was asked with."""
         path, redirects, renewed = request.path, 0, False
@@ -106,7 +111,7 @@ class Transport:
         while True:
             if token:
                 headers["Authorization"] = f"Bearer {token}"
-            answer = self._engine.exchange(request, path, headers, body)
+            answer = yield from self._engine.exchange(request, path, headers, body)
             try:
                 if answer.status in _REDIRECTS and answer.status not in request.expect:
                     path = self._redirected(request, path, answer, redirects)
