@@ -27,7 +27,7 @@ def apply(manifest: Manifest, seq: int, step: Step) -> None:
     manifest.seq = seq
 
 
-def _reserved(manifest: Manifest, file: FileEntry, step: steps.Reserved) -> None:
+def _reserved(manifest: Manifest, file: FileEntry, step: steps.Reserved | steps.Begun) -> None:
     for index, slot in zip(step.chunks, step.slots, strict=True):
         chunk = file.chunks[index]
         chunk.slot = slot
@@ -44,7 +44,7 @@ def _uploaded(manifest: Manifest, file: FileEntry, step: steps.Uploaded) -> None
     _move(manifest, chunk, ChunkState.UPLOADED)
 
 
-def _confirmed(manifest: Manifest, file: FileEntry, step: steps.Confirmed) -> None:
+def _confirmed(manifest: Manifest, file: FileEntry, step: steps.Confirmed | steps.Proved | steps.Finished) -> None:
     chunk = file.chunks[step.chunk]
     chunk.slot, chunk.xxh3, chunk.etag, chunk.evidence = step.slot, step.xxh3, step.etag, step.evidence
     _move(manifest, chunk, ChunkState.CONFIRMED)
@@ -79,6 +79,11 @@ def _opened(manifest: Manifest, file: FileEntry, step: steps.Opened) -> None:
     file.session, file.state, file.failure = step.session, JobState.UPLOADING, None
 
 
+def _begun(manifest: Manifest, file: FileEntry, step: steps.Begun) -> None:
+    file.session, file.state, file.failure = step.session, JobState.UPLOADING, None
+    _reserved(manifest, file, step)
+
+
 def _compared(manifest: Manifest, file: FileEntry, step: steps.Compared) -> None:
     file.recheck = False
 
@@ -95,13 +100,27 @@ def _completing(manifest: Manifest, file: FileEntry, step: steps.Completing) -> 
     file.completing, file.digest = True, step.digest
 
 
+def _proved(manifest: Manifest, file: FileEntry, step: steps.Proved) -> None:
+    _confirmed(manifest, file, step)
+    file.completing, file.digest = True, step.digest
+
+
+def _finished(manifest: Manifest, file: FileEntry, step: steps.Finished) -> None:
+    _confirmed(manifest, file, step)
+    _visible(file, step)
+
+
 def _completed(manifest: Manifest, file: FileEntry, step: steps.Completed) -> None:
-    file.state, file.completing, file.failure = JobState.COMPLETED, False, None
-    file.location, file.digest, file.action = step.location, step.digest, step.action
+    _visible(file, step)
     if step.action is Action.UNCHANGED:  # it was there, with this digest, before any chunk was sent
         for chunk in file.chunks:
             chunk.evidence = Evidence.CONTENT
             _move(manifest, chunk, ChunkState.CONFIRMED)
+
+
+def _visible(file: FileEntry, step: steps.Completed | steps.Finished) -> None:
+    file.state, file.completing, file.failure = JobState.COMPLETED, False, None
+    file.location, file.digest, file.action = step.location, step.digest, step.action
 
 
 def _failed(manifest: Manifest, file: FileEntry, step: steps.Failed) -> None:
@@ -139,6 +158,9 @@ _FOLDS: Mapping[type[Step], Callable[[Manifest, FileEntry, Any], None]] = {
     steps.Digested: _digested,
     steps.Completing: _completing,
     steps.Completed: _completed,
+    steps.Begun: _begun,
+    steps.Proved: _proved,
+    steps.Finished: _finished,
     steps.Failed: _failed,
     steps.FileCancelled: _cancelled,
 }

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ppcli import disk, folding, jobfiles, journal, lock, manifest, steps, summary
+from ppcli import compaction, disk, folding, jobfiles, journal, lock, manifest, steps, summary
 from ppcli.errors import NotFound, Usage, local_error, local_io
 from ppcli.jobfiles import JOURNAL, LOCK, MANIFEST, SPOOL, SUMMARY
 from ppcli.journal import Journal
@@ -65,9 +65,10 @@ class Job:
                 if fact.state is not state and not state.may_become(fact.state):
                     raise ValueError(f"{state} does not become {fact.state}")
                 state = fact.state
-        self.journal.append([journal.encode(steps.to_body(seq + n, fact)) for n, fact in enumerate(facts, 1)])
-        for n, fact in enumerate(facts, 1):
-            folding.apply(self.manifest, seq + n, fact)
+        said = compaction.compact(facts)
+        self.journal.append([journal.encode(steps.to_body(seq + n, step)) for n, step in enumerate(said, 1)])
+        for n, step in enumerate(said, 1):
+            folding.apply(self.manifest, seq + n, step)
 
     def fold(self) -> None:
         """Write the manifest as it stands and empty the journal."""

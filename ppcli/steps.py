@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -137,6 +137,44 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """`Opened`, then `Reserved`."""
+
+    file: int
+    session: Session
+    chunks: tuple[int, ...]
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """`Confirmed`, for the last chunk of a file, then `Completing`."""
+
+    file: int
+    chunk: int
+    slot: Slot
+    xxh3: str
+    etag: str | None
+    evidence: Evidence
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """`Confirmed`, for the last chunk of a file, then `Completed`."""
+
+    file: int
+    chunk: int
+    slot: Slot
+    xxh3: str
+    etag: str | None
+    evidence: Evidence
+    location: str
+    digest: str | None
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     file: int
     failure: Failure
@@ -169,6 +207,9 @@ Step: TypeAlias = (
     | Digested
     | Completing
     | Completed
+    | Begun
+    | Proved
+    | Finished
     | Failed
     | FileCancelled
     | JobChanged
@@ -188,6 +229,9 @@ _KINDS: Mapping[str, type[Any]] = {
     "digested": Digested,
     "completing": Completing,
     "completed": Completed,
+    "begun": Begun,
+    "proved": Proved,
+    "finished": Finished,
     "failed": Failed,
     "file_cancelled": FileCancelled,
     "job_changed": JobChanged,
@@ -199,25 +243,6 @@ def to_body(seq: int, step: Step) -> str:
     """The JSON text of a step, without its closing brace (see `journal.encode`)."""
     kind: Any = type(step)
     return f'{{"seq":{seq},"step":"{_WORDS[kind]}",{records.writer(kind)(step)}'
-
-
-def without_repeated(batch: Sequence[Step]) -> list[Step]:
-    """A batch that becomes durable as one, without the steps that a later one of it says again: a chunk that is
-    confirmed was uploaded, a file that is open was being opened."""
-    kept: list[Step] = []
-    later: set[int | tuple[int, int]] = set()
-    for step in reversed(batch):
-        match step:
-            case Confirmed():
-                later.add((step.file, step.chunk))
-            case Opened():
-                later.add(step.file)
-            case Uploaded() if (step.file, step.chunk) in later:
-                continue
-            case Opening() if step.file in later:
-                continue
-        kept.append(step)
-    return kept[::-1]
 
 
 def from_record(record: Mapping[str, Any]) -> Step:

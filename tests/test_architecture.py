@@ -26,11 +26,11 @@ LAYERS = [
     ["source", "retry", "names", "lock"],
     ["pieces", "checksums"],
     ["summary", "journal"],
-    ["folding"],
+    ["folding", "compaction"],
     ["manifest"],
     ["steps", "planner", "halt", "disk", "units", "origin"],
     ["target", "events", "requests", "records"],
-    ["model", "errors", "garbage"],
+    ["model", "errors", "garbage", "calls"],
     [""],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -39,6 +39,7 @@ PURE = [
     "planner",
     "manifest",
     "folding",
+    "compaction",
     "steps",
     "summary",
     "model",

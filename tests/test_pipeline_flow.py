@@ -18,7 +18,7 @@ from ppcli import steps
 from ppcli.errors import Temporary
 from ppcli.halt import Stopped
 from ppcli.jobs import Job
-from ppcli.model import ChunkState, Evidence, JobState, Part, Session
+from ppcli.model import ChunkState, JobState, Part
 from ppcli.pipeline import crew
 from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Ramp
@@ -166,16 +166,6 @@ def test_a_ticket_that_is_lost_stops_its_waiter() -> None:
     lost.lose()
     with pytest.raises(Stopped):
         lost.wait()
-
-
-def test_a_step_that_a_later_one_of_its_batch_says_again_is_left_out() -> None:
-    opening, opened = steps.Opening(0), steps.Opened(0, Session("s"))
-    uploaded, confirmed = steps.Uploaded(0, 1, "ab", None), steps.Confirmed(0, 1, 7, "ab", None, Evidence.CONTENT)
-    reset, other = steps.Reset(0, (1,), "damaged"), steps.Uploaded(0, 2, "cd", None)
-    assert steps.without_repeated([opening, opened, uploaded, other, confirmed]) == [opened, other, confirmed]
-    assert steps.without_repeated([uploaded, reset, confirmed]) == [reset, confirmed]
-    later = [confirmed, reset, uploaded, opened, opening]
-    assert steps.without_repeated(later) == later, "what comes after says something new"
 
 
 def test_files_that_a_crowded_target_turns_away_wait_for_the_last_one() -> None:

@@ -7,13 +7,15 @@ import threading
 import time
 from collections.abc import Callable
 
-_SMALL = 0.0005
+_SMALL = 0.0002
 """Seconds of processor time that a piece of work takes at most to be called small."""
+_SMALL_TOGETHER = 0.0005
+"""The same for pieces that are done several at a time: they are a few KiB each, so most of it is Python's own."""
 _WAITS = 0.75
 """How often a thread may wait for a piece of work that is said not to wait. A call that crosses a network or reaches a
 disk waits at least once."""
-_BUSY = 0.6
-"""The share of its time that a worker has something to do, from which on it does not need another."""
+_BUSY = 0.75
+"""The share of one processor that is used, from which on waiting is no loss."""
 _MEASURE = 0.02
 _PATIENCE = 64
 _AT_FIRST = 0.01
@@ -27,8 +29,8 @@ class Crew:
 
     Where pieces of work are small and wait for nothing, one worker does them all: Python runs one thread at a time, and
     handing over from one to the next costs more than such a piece. So meanwhile whoever comes back and finds another
-    one awake rests. Clocks do not tell whether pieces wait, since the processors may be others'; the counts of the
-    system do, once one worker is alone. The lock is held by the callers of every method."""
+    one awake rests. Clocks alone do not tell whether pieces wait, since the processors may be others'; the counts of
+    the system do, once one worker is alone. The lock is held by the callers of every method."""
 
     def __init__(self, lock: threading.Lock, wanted: Callable[[], bool], hurry: Callable[[], None]) -> None:
         """`wanted`: is there work for another one? `hurry` has what was done so far recorded: it is called before a
@@ -56,7 +58,7 @@ class Crew:
         """A new worker is there."""
         self._awake += 1
 
-    def back(self, pieces: int) -> None:
+    def back(self, pieces: int = 1) -> None:
         """A worker comes back for more, after so many pieces of work; it rests here while it is not worth having."""
         now = time.monotonic()
         self._average += ((now - self._back_at) / pieces - self._average) * _WEIGHT
@@ -107,11 +109,10 @@ class Crew:
         usage, before = resource.getrusage(resource.RUSAGE_SELF), self._usage
         returns, pieces = self._returns - self._measured, self._pieces - self._pieces_measured
         busy = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
-        # Where several pieces are under way at once, waiting for one of them is no loss as long as there is enough to do
-        occupied = pieces > 2 * returns and busy > _BUSY * (now - self._measured_at)
+        occupied = busy > _BUSY * (now - self._measured_at)
         self._measured_at, self._usage = now, usage
         self._measured, self._pieces_measured = self._returns, self._pieces
-        small = busy < _SMALL * pieces
+        small = busy < (_SMALL if pieces < 2 * returns else _SMALL_TOGETHER) * pieces
         if not self._alone:
             self._again_in -= 1
             self._alone = small and self._again_in <= 0

@@ -13,20 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ppcli.model import Part
 from ppcli.pipeline.crew import Crew
-from ppcli.pipeline.work import (
-    FileRun,
-    Finish,
-    OpenFiles,
-    Ready,
-    ReserveParts,
-    SendWork,
-    Settled,
-    Together,
-    Unit,
-    Work,
-)
+from ppcli.pipeline.room import Room
+from ppcli.pipeline.work import FileRun, Finish, OpenFiles, Ready, ReserveParts, SendWork, Settled, Together, Unit, Work
 
-_OPEN_AT_ONCE = 64
 _FILES_A_BATCH = 16
 _PARTS_A_BATCH = 64
 
@@ -58,9 +47,7 @@ class Feed:
         self._sending = self._reserving = 0
         self._ahead = max(4, 2 * jobs)
         self._coming = 0
-        self._open = 0
-        self._most_open = _OPEN_AT_ONCE
-        self._ended_since = 0
+        self._room = Room()
         self._runs: dict[int, FileRun] = {}
         self._unreserved: deque[FileRun] = deque()
         self._ready: deque[SendWork] = deque()
@@ -191,10 +178,9 @@ class Feed:
     def ended(self, index: int, *, again: bool) -> None:
         """A file is closed. With `again` it is opened anew, before all others."""
         with self._lock:
-            self._open -= 1
+            self._room.ended()
             self._wanting -= self._opening.pop(index, 0)
             self._runs.pop(index, None)
-            self._make_room()
             if again:
                 self._pending.appendleft(index)
             if self._over():
@@ -206,12 +192,10 @@ class Feed:
         """The target takes no more open files than there are: this one waits, as all that follow, until another has
         ended. False where none is open here, nor about to be, so that none will end."""
         with self._lock:
-            if self._open == 1:  # the last one never gives way, or all would wait for each other
+            if not self._room.crowded():
                 return False
-            self._open -= 1
             self._wanting -= self._opening.pop(index, 0)
             self._pending.appendleft(index)
-            self._most_open, self._ended_since = self._open, 0
             return True
 
     def open_runs(self) -> list[FileRun]:
@@ -225,14 +209,8 @@ class Feed:
             self._stopped = True
             self._wake_all()
 
-    def _make_room(self) -> None:
-        """Where the target was crowded, one file more is tried after as many as were open have ended."""
-        self._ended_since += 1
-        if self._ended_since >= self._most_open < _OPEN_AT_ONCE:
-            self._most_open, self._ended_since = self._most_open + 1, 0
-
     def _over(self) -> bool:
-        return self._stopped or not (self._pending or self._open)
+        return self._stopped or not (self._pending or self._room.open)
 
     def _wake_all(self) -> None:
         self._crew.call_all()
@@ -278,8 +256,7 @@ class Feed:
             return False
         if self._unreserved:
             return True
-        room = self._wanting < self._ahead and self._open + self._files_a_batch() <= self._most_open
-        return bool(self._pending) and room
+        return bool(self._pending) and self._wanting < self._ahead and self._files_a_batch() <= self._room.left
 
     def _may_send(self) -> bool:
         """Is there work for the upload stage? What is no chunk comes first in the queue, and needs no place."""
@@ -289,7 +266,7 @@ class Feed:
 
     def _files_a_batch(self) -> int:
         """Several, as long as that leaves every worker some; the fewer the longer they take."""
-        most = min(self._crew.batch(_FILES_A_BATCH), self._most_open - self._open)
+        most = min(self._crew.batch(_FILES_A_BATCH), self._room.left)
         return max(1, min(most, len(self._pending) // (2 * self._reservers)))
 
     def _some_files(self) -> OpenFiles:
@@ -300,7 +277,7 @@ class Feed:
             files.append(index := self._pending.popleft())
             self._opening[index] = self._chunks(index)
             self._wanting += self._opening[index]
-        self._open += len(files)
+        self._room.take(len(files))
         return OpenFiles(tuple(files))
 
     def _want(self, run: FileRun, chunks: int) -> None:

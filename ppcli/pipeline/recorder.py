@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ppcli import steps
 from ppcli.errors import Internal, PpcliError
 from ppcli.events import Event, Listener
 from ppcli.halt import Halt, Stopped
@@ -174,14 +173,13 @@ class Recorder:
     def _record(self, batch: _Batch) -> None:
         job = self._job
         if batch.facts:
-            facts = steps.without_repeated(batch.facts)
-            job.record(*facts)
+            job.record(*batch.facts)
         while batch.tickets:
             batch.tickets.pop().redeem()
         if not batch.facts:
             return
         self._settled(batch.settled)
-        for event in narrate.events(job.manifest, facts):
+        for event in narrate.events(job.manifest, batch.facts):
             self._listener.hear(event)
         if job.journal.size > max(_FOLD_AT_LEAST, self._manifest_size):
             job.fold()

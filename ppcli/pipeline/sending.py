@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 from ppcli import steps
 from ppcli.calls import Call
@@ -48,14 +49,14 @@ class Sender:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._split = cast(Split, context.target)
 
     def begin(self, unit: Unit) -> Begun:
         """Send a small chunk, and do not wait for the reply: `deliver` does. For a target that is `Split`."""
         context, run = self._context, unit.run
-        assert isinstance(context.target, Split)
         context.retrier.ready()
         body = context.body(run, unit.part)
-        return Begun(unit, body, context.target.uploading(run.session, run.plan, unit.part, unit.slot, body))
+        return Begun(unit, body, self._split.uploading(run.session, run.plan, unit.part, unit.slot, body))
 
     def deliver(self, unit: Unit, begun: Begun | None = None) -> None:
         """Take one chunk from reserved to confirmed, and finish its file when it was the last. It keeps its place until

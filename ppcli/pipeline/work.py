@@ -68,7 +68,6 @@ class Unit:
     slot: Slot
     receipt: Receipt | None = None
 
-
     @property
     def small(self) -> bool:
         """It is one request, which goes out without waiting."""

@@ -1,0 +1,87 @@
+"""What is written in fewer lines says the same."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppcli import folding, planner, steps
+from ppcli.compaction import compact
+from ppcli.manifest import FileEntry, JobOptions, Manifest
+from ppcli.model import Action, Evidence, Fingerprint, JobState, Session
+
+SIZE, CHUNK = 20, 10
+
+
+def manifest() -> Manifest:
+    files = [
+        FileEntry(str(n), f"/{n}", Fingerprint(SIZE, 1, 1, n, 1), CHUNK, planner.plan_chunks(SIZE, CHUNK))
+        for n in (0, 1)
+    ]
+    return Manifest("job", "memory:", JobOptions(1, 1, 1), files, "then", "then", state=JobState.UPLOADING)
+
+
+def folded(batch: list[steps.Step]) -> Manifest:
+    plan = manifest()
+    for step in batch:
+        folding.apply(plan, 1, step)
+    return plan
+
+
+FILES, CHUNKS, WORDS = st.sampled_from([0, 1]), st.sampled_from([0, 1]), st.sampled_from(["a", "b"])
+STEPS = st.one_of(
+    st.builds(steps.Opening, FILES),
+    st.builds(steps.Opened, FILES, st.builds(Session, WORDS)),
+    st.builds(lambda file, chunk, slot: steps.Reserved(file, (chunk,), (slot,)), FILES, CHUNKS, st.integers(1, 9)),
+    st.builds(steps.Uploaded, FILES, CHUNKS, WORDS, st.none() | WORDS),
+    st.builds(
+        steps.Confirmed, FILES, CHUNKS, st.integers(1, 9), WORDS, st.none() | WORDS, st.sampled_from(list(Evidence))
+    ),
+    st.builds(steps.Completing, FILES, st.none() | WORDS),
+    st.builds(steps.Completed, FILES, WORDS, st.none() | WORDS, st.sampled_from(list(Action)), st.just(1)),
+    st.builds(lambda file, chunk, lost: steps.Reset(file, (chunk,), "why", lost), FILES, CHUNKS, st.booleans()),
+    st.builds(steps.Failed, FILES, st.just(steps.Failure("source", None, "m", "h", 4))),
+    st.builds(steps.FileCancelled, FILES),
+    st.just(steps.JobChanged(JobState.PAUSED)),
+    st.just(steps.JobChanged(JobState.UPLOADING)),
+)
+
+
+@given(st.lists(STEPS, max_size=12))
+def test_a_batch_is_folded_to_the_same_state(batch: list[steps.Step]) -> None:
+    assert folded(list(compact(batch))) == folded(batch)
+    assert folded(list(compact(batch))).totals == folded(batch).totals
+
+
+@given(st.lists(STEPS, max_size=6))
+def test_what_was_written_is_read_back(batch: list[steps.Step]) -> None:
+    for step in compact(batch):
+        read = steps.from_record(json.loads(steps.to_body(1, step) + "}"))
+        assert read == step
+
+
+def test_a_file_of_one_request_takes_two_lines() -> None:
+    opened, reserved = steps.Opened(0, Session("put", whole=True)), steps.Reserved(0, (0,), (1,))
+    confirmed = steps.Confirmed(0, 0, 1, "ab", "tag", Evidence.CONTENT)
+    completed = steps.Completed(0, "s3://b/0", "md5:cd", Action.SENT, 10)
+    others = [steps.Opening(1), steps.Uploaded(1, 0, "ab", None)]
+    assert compact([steps.Opening(0), opened, others[0], reserved]) == [
+        steps.Begun(0, opened.session, (0,), (1,)),
+        others[0],
+    ]
+    assert compact([confirmed, others[1], steps.Completing(0, None), completed]) == [
+        steps.Finished(0, 0, 1, "ab", "tag", Evidence.CONTENT, "s3://b/0", "md5:cd", Action.SENT),
+        others[1],
+    ]
+
+
+def test_a_step_that_a_later_one_of_its_batch_says_again_is_left_out() -> None:
+    opening, opened = steps.Opening(0), steps.Opened(0, Session("s"))
+    uploaded, confirmed = steps.Uploaded(0, 1, "ab", None), steps.Confirmed(0, 1, 7, "ab", None, Evidence.CONTENT)
+    reset, other = steps.Reset(0, (1,), "damaged"), steps.Uploaded(0, 2, "cd", None)
+    assert compact([opening, opened, uploaded, other, confirmed]) == [opened, other, confirmed]
+    assert compact([uploaded, reset, confirmed]) == [reset, confirmed]
+    later = [confirmed, reset, uploaded, opened, opening]
+    assert compact(later) == later, "what comes after says something new"
