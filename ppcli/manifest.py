@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from ppcli import records
@@ -110,7 +111,12 @@ class Manifest:
 
 def now() -> str:
     """This moment as RFC 3339 in UTC, with milliseconds."""
-    return timestamp(datetime.now(UTC).timestamp())
+    return _at(int(datetime.now(UTC).timestamp() * 1000))
+
+
+@lru_cache(maxsize=2)
+def _at(milliseconds: int) -> str:
+    return timestamp(milliseconds / 1000)
 
 
 _LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()

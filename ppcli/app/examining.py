@@ -24,6 +24,8 @@ Task: TypeAlias = tuple[int, Found, Path]
 _TICK = 0.2
 _AT_ONCE = 16
 """Files that are looked at side by side. Most of them wait for the network: `Workplace.hashing` bounds the others."""
+_SOON = 0.002
+"""Seconds without a result after which another worker is worth having: what needs no network is done by one."""
 _WINDOW = 256
 """Files that may be looked at before the first of them is done: what was seen of them is held."""
 
@@ -40,24 +42,29 @@ class Examination:
         self._ticked = time.monotonic()
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[tuple[int, Seen | Exception]] = queue.SimpleQueue()
+        self._workers = self._most = 0
 
     def run(self, files: Sequence[tuple[Found, Path]]) -> Iterator[tuple[Found, Seen]]:
         """What was seen of each file, in order. Raises what halts a job, whichever file it was noticed at; what was not
         yet seen then stays unseen, and the place is stopped."""
-        workers = min(len(files), _AT_ONCE)
+        self._most = min(len(files), _AT_ONCE)
         try:
             self._total = self._unknown(files)
             self._examiner.foresee([found.name for found, _ in files])
-            for number in range(workers):
-                threading.Thread(target=self._work, name=f"examine-{number}", daemon=True).start()
+            self._spawn()
             yield from self._in_order(files)
             self._tell()
         except BaseException as error:  # also a signal, or a caller who wants no more
             self._place.stop(error)
             raise
         finally:
-            for _ in range(workers):
+            for _ in range(self._workers):
                 self._tasks.put(None)
+
+    def _spawn(self) -> None:
+        if self._workers < self._most:
+            self._workers += 1
+            threading.Thread(target=self._work, name=f"examine-{self._workers}", daemon=True).start()
 
     def _unknown(self, files: Sequence[tuple[Found, Path]]) -> int:
         """How many bytes are to be read."""
@@ -84,8 +91,9 @@ class Examination:
         """Wait for the next result, but not for longer than a tick."""
         self._tick()
         try:
-            position, result = self._results.get(timeout=_TICK)
+            position, result = self._results.get(timeout=_SOON if self._workers < self._most else _TICK)
         except queue.Empty:
+            self._spawn()
             if self._place.halt.error is not None:
                 raise self._place.halt.error from None
             return

@@ -7,12 +7,12 @@ import logging
 import os
 import platform
 import traceback
-from dataclasses import fields
+from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from ppcli import __version__, disk
+from ppcli import __version__, disk, records
 from ppcli.errors import PpcliError
 from ppcli.events import ChunkConfirmed, Event, Listener, ReservationProgress, Stopping, UploadProgress, WarningRaised
 from ppcli.jobfiles import LOG
@@ -39,9 +39,10 @@ class JobLog:
     def __init__(self, directory: Path, listener: Listener) -> None:
         self._listener = listener
         self._handler: logging.Handler = logging.NullHandler()
-        self._said: dict[type[Event], list[str]] = {}
+        self._said: dict[type[Event], Callable[[Event], str]] = {}
         self._lines: list[str] = []
         self._gathered = 0
+        self._process = os.getpid()
         try:
             self._handler = _PrivateFile(directory / LOG, maxBytes=_SIZE, backupCount=1)
             self._handler.handleError = lambda record: None  # type: ignore[method-assign]
@@ -52,11 +53,14 @@ class JobLog:
 
     def hear(self, event: Event) -> None:
         if not isinstance(event, _QUIET):
-            if (names := self._said.get(type(event))) is None:
-                names = self._said[type(event)] = [one.name for one in fields(event) if one.name not in _UNSAID]
-            said = " ".join([f"{name}={getattr(event, name)!r}" for name in names])
-            self._write(f"{event.event} {said}")
+            said = self._said.get(type(event)) or self._learn(type(event))
+            self._write(f"{event.event} {{{said(event)}}}")
         self._listener.hear(event)
+
+    def _learn(self, kind: Any) -> Callable[[Event], str]:
+        words = tuple(word for word in records.names(kind) if word not in _UNSAID)
+        said = self._said[kind] = records.writer(kind, words)
+        return said
 
     def tick(self) -> None:
         self._flush()
@@ -69,14 +73,15 @@ class JobLog:
 
     def stopped(self, error: PpcliError) -> None:
         """Write why a run ended before everything was done."""
-        self._write(f"stopped kind={error.kind!r} reason={error.reason!r} message={error.message!r}")
+        said = {"kind": error.kind, "reason": error.reason, "message": error.message}
+        self._write(f"stopped {records.text(said)}")
         self._flush()
 
     def warn(self, job: str, code: str, message: str) -> None:
         self.hear(WarningRaised(job, code, message))
 
     def _write(self, line: str) -> None:
-        self._lines.append(f"{now()} {os.getpid()} {line}")
+        self._lines.append(f"{now()} {self._process} {line}")
         self._gathered += len(line)
         if self._gathered > _SIZE // _GATHERED:
             self._flush()

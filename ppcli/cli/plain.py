@@ -10,13 +10,23 @@ from ppcli.cli.call import View
 from ppcli.cli.narrator import Narrator
 from ppcli.cli.results import result_lines
 from ppcli.cli.streams import Stream
-from ppcli.events import Event, HashingProgress, JobFinished, JobStarted, ReservationProgress, UploadProgress
+from ppcli.events import (
+    ChunkConfirmed,
+    Event,
+    HashingProgress,
+    JobFinished,
+    JobStarted,
+    ReservationProgress,
+    UploadProgress,
+)
 from ppcli.units import format_duration, format_rate
 
 FIRST_HEARTBEAT = 10.0
 HEARTBEAT = 60.0
 STALLED = 10.0
 """Seconds without a byte after which a heartbeat says so."""
+FLUSH = 0.1
+"""Seconds that a result may wait for others that go out with it."""
 
 
 class Plain:
@@ -34,17 +44,22 @@ class Plain:
         self._view = view
         self._out = out
         self._clock = clock
-        self._narrator = Narrator(err.line, clock, view, quiet=quiet)
+        self._err = err
+        self._narrator = Narrator(self._say, clock, view, quiet=quiet)
         self._uploads: dict[str | None, UploadProgress] = {}
         self._reservations: dict[str | None, ReservationProgress] = {}
         self._hashing: HashingProgress | None = None
         self._started = clock()
         self._moved = self._started
         self._due = self._started + FIRST_HEARTBEAT
+        self._flushed: float | None = None
 
     def hear(self, event: Event) -> None:
+        if isinstance(event, ChunkConfirmed):
+            return  # `UploadProgress` says it as well
         for line in result_lines(event, self._view):
-            self._out.line(line)
+            self._out.write(f"{line}\n")
+            self._flush(self._clock())
         match event:
             case UploadProgress():
                 self._progress(event)
@@ -61,12 +76,23 @@ class Plain:
 
     def tick(self) -> None:
         now = self._clock()
+        self._flush(now)
         if now >= self._due:
             self._due = now + HEARTBEAT
             self._narrator.note(self._heartbeat(now))
 
     def close(self) -> None:
-        """Every line is out already."""
+        self._out.flush()
+
+    def _say(self, line: str) -> None:
+        """Both streams may be one file: what was said before comes before."""
+        self._out.flush()
+        self._err.line(line)
+
+    def _flush(self, now: float) -> None:
+        if self._flushed is None or now - self._flushed >= FLUSH:
+            self._flushed = now
+            self._out.flush()
 
     def _progress(self, event: UploadProgress) -> None:
         before = self._uploads.get(event.job)

@@ -47,12 +47,19 @@ class Crew:
         self._back_at = self._hurried = self._measured_at = time.monotonic()
         self._usage = resource.getrusage(resource.RUSAGE_SELF)
         self._returns = self._measured = self._watched = 0
-        self._pieces = self._pieces_measured = 0
+        self._pieces = self._pieces_measured = self._joint = 0
 
     def batch(self, most: int) -> int:
-        """How many pieces of work to take as one: `most` where one worker does them all, else the fewer the longer they
-        take."""
-        return most if self._alone else max(1, int(most / 2 * _SMALL / self._average))
+        """How many pieces of work to do one after the other: `most` where one worker does them all, else the fewer the
+        longer they take."""
+        return self._some(most, _SMALL)
+
+    def together(self, most: int) -> int:
+        """As `batch`, for pieces that are done several at a time."""
+        return self._some(most, _SMALL_TOGETHER)
+
+    def _some(self, most: int, small: float) -> int:
+        return most if self._alone else max(1, int(most / 2 * small / self._average))
 
     def join(self) -> None:
         """A new worker is there."""
@@ -65,6 +72,7 @@ class Crew:
         self._back_at = now
         self._returns += 1
         self._pieces += pieces
+        self._joint += pieces if pieces > 1 else 0
         if now - self._measured_at > _MEASURE:
             self._measure(now)
         if self._alone:
@@ -112,7 +120,8 @@ class Crew:
         occupied = busy > _BUSY * (now - self._measured_at)
         self._measured_at, self._usage = now, usage
         self._measured, self._pieces_measured = self._returns, self._pieces
-        small = busy < (_SMALL if pieces < 2 * returns else _SMALL_TOGETHER) * pieces
+        small = busy < (_SMALL_TOGETHER if self._joint > pieces / 2 else _SMALL) * pieces
+        self._joint = 0
         if not self._alone:
             self._again_in -= 1
             self._alone = small and self._again_in <= 0

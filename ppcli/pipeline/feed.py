@@ -16,7 +16,7 @@ from ppcli.pipeline.crew import Crew
 from ppcli.pipeline.room import Room
 from ppcli.pipeline.work import FileRun, Finish, OpenFiles, Ready, ReserveParts, SendWork, Settled, Together, Unit, Work
 
-_FILES_A_BATCH = 16
+_FILES_A_BATCH = 20
 _PARTS_A_BATCH = 64
 
 
@@ -237,14 +237,11 @@ class Feed:
 
     def _with_others(self, first: Unit) -> Unit | Together:
         """The small chunks that follow as well, as far as one worker is worth more than several."""
-        units, most = [first], min(self._crew.batch(self._together), self._places + 1)
-        while len(units) < most and self._ready:
-            following = self._ready[0]
-            if not (isinstance(following, Unit) and following.small) or following.run.dead:
-                break
+        units, most = [first], min(self._crew.together(self._together), self._places + 1)
+        while len(units) < most and self._ready and isinstance(unit := self._ready[0], Unit) and unit.small:
             self._ready.popleft()
-            self._hand_out(following)
-            units.append(following)
+            self._hand_out(unit)
+            units.append(unit)
         return Together(units) if len(units) > 1 else first
 
     def _may_reserve(self) -> bool:
@@ -256,7 +253,9 @@ class Feed:
             return False
         if self._unreserved:
             return True
-        return bool(self._pending) and self._wanting < self._ahead and self._files_a_batch() <= self._room.left
+        batch = self._files_a_batch()
+        room = self._wanting + min(batch, self._ahead) <= self._ahead and batch <= self._room.left
+        return bool(self._pending) and room
 
     def _may_send(self) -> bool:
         """Is there work for the upload stage? What is no chunk comes first in the queue, and needs no place."""

@@ -44,7 +44,7 @@ _MOMENT = 0.2
 """Seconds that a stop may take without a word."""
 _POLL = 0.05
 _CHUNK_WEIGHT = 64 << 10
-_TOGETHER = 16
+_TOGETHER = 32
 """Small chunks that one worker sends at a time."""
 
 

@@ -70,8 +70,9 @@ class Unit:
 
     @property
     def small(self) -> bool:
-        """It is one request, which goes out without waiting."""
-        return self.receipt is None and self.run.session.whole and self.part.size <= _SMALL
+        """It is one request to be made, which goes out without waiting."""
+        wanted = self.receipt is None and not self.run.dead
+        return wanted and self.run.session.whole and self.part.size <= _SMALL
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ class Identity:
         self._lock = threading.Lock()
         self._session: Any = None
         self._credentials: Any = None
+        self._given: Key | None = None
 
     @property
     def region(self) -> str:
@@ -43,7 +44,10 @@ class Identity:
 
     def key(self) -> Key:
         """The present credentials; botocore renews those that are about to end. Raises `Credentials`."""
+        if self._given is not None:
+            return self._given
         if self._profile is None and (found := _from_environment()) is not None:
+            self._given = found
             return found
         self.check_installed()
         from botocore.exceptions import BotoCoreError
@@ -69,7 +73,7 @@ class Identity:
     def renew(self, used: Key) -> bool:
         """`used` was refused as expired: read everything again. False where that gives the same."""
         with self._lock:
-            self._session = self._credentials = None
+            self._session = self._credentials = self._given = None
         return self.key() != used
 
     def _variable(self, name: str) -> str | None:

@@ -51,7 +51,7 @@ def signed(
 ) -> dict[str, str]:
     """The headers to send: `headers` and those of the signature. `path` and `query` are encoded already, `query` is in
     order; `payload` is a hex SHA-256 or `UNSIGNED`; `now` is in seconds since the epoch, by the server's clock."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    stamp = _stamp(int(now))
     scope = f"{stamp[:8]}/{region}/s3/aws4_request"
     sent = {**headers, "x-amz-content-sha256": payload, "x-amz-date": stamp}
     if key.token:
@@ -66,6 +66,11 @@ def signed(
         f"AWS4-HMAC-SHA256 Credential={key.access}/{scope}, SignedHeaders={names}, Signature={signature}"
     )
     return sent
+
+
+@lru_cache(maxsize=8)
+def _stamp(now: int) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
 
 
 @lru_cache(maxsize=8)

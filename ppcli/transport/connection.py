@@ -39,12 +39,11 @@ class Connection:
     """`buffer` holds what arrived and nobody took yet; `sent` and `heard` tell of the current exchange whether a byte
     of it went out, and whether anything came back."""
 
-    __slots__ = ("_idle_since", "_sock", "_tls", "buffer", "ended", "heard", "reused", "sent")
+    __slots__ = ("_idle_since", "_sock", "buffer", "ended", "heard", "reused", "sent")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._tls = isinstance(sock, ssl.SSLSocket)
         self._idle_since = 0.0
         self.buffer = b""
         self.ended = self.heard = self.reused = self.sent = False
@@ -112,8 +111,6 @@ class Connection:
 
     def _received(self, receive: Callable[[], T], patience: float) -> T | None:
         """What `receive` gives once there is something; None at the end."""
-        if not self._tls:
-            self._wait(patience)  # a reply is rarely there at once; TLS may hold decrypted bytes
         while not self.ended:
             try:
                 received = receive()
