@@ -15,6 +15,7 @@ import pytest
 from s3_kit import KEYS
 
 from ppcli import checksums
+from ppcli.calls import Call
 from ppcli.errors import Credentials, Damaged, Doubt, PpcliError, Rejected, SessionLost, StepFailure, Transient, Usage
 from ppcli.model import Evidence, FilePlan, Part, Receipt, Remote, Session
 from ppcli.source import Source
@@ -67,7 +68,8 @@ class Wire:
         wire = self
 
         class Scripted(Transport):
-            def send(self, request: Request, body: Body | None = None) -> Reply:
+            def sending(self, request: Request, body: Body | None = None) -> Call[Reply]:
+                yield
                 wire.bodies.append(b"".join(bytes(piece) for piece in body or ()))
                 wire.asked.append((base, request))
                 answer = wire.answers.pop(0)
