@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import xxhash
 
+from ppcli.calls import Call, outcome
 from ppcli.errors import Damaged, SessionLost
 from ppcli.model import Evidence, FilePlan, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.target import Body
@@ -90,6 +91,9 @@ class MemoryTarget:
         return None
 
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
+        return outcome(self._uploading(session, file, part, slot, body))
+
+    def _uploading(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Call[Receipt]:
         with self._call("upload", file.name, part.index):
             with self._lock:
                 self.in_flight += 1
@@ -99,6 +103,7 @@ class MemoryTarget:
             finally:
                 with self._lock:
                     self.in_flight -= 1
+            yield
             upload = self._upload(session)
             assert slot in upload.reserved, "a slot that was never reserved"
             self.received[file.name, part.index] += 1
@@ -150,6 +155,41 @@ class MemoryTarget:
         for _ in body:
             pass
         return b""
+
+
+class SplitTarget(MemoryTarget):
+    """Files of one chunk go by a single request, which makes them visible, and whose reply may be left for later.
+    `waiting` tells of how many chunks it was at most."""
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, *, keep: bool = True) -> None:
+        super().__init__(limits, keep=keep)
+        self.waiting = 0
+        self._unanswered = 0
+
+    def open(self, file: FilePlan, old: Session | None, base: Remote | None) -> Session:
+        return replace(super().open(file, old, base), whole=file.chunks == 1)
+
+    def uploading(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Call[Receipt]:
+        call = self._uploading(session, file, part, slot, body)
+        next(call)
+        self._unanswered += 1
+        self.waiting = max(self.waiting, self._unanswered)
+        try:
+            yield
+            receipt = yield from call
+        finally:
+            self._unanswered -= 1
+        if session.whole:
+            self.objects[file.name] = self.uploads[session.id].stored[slot]
+        return receipt
+
+    def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
+        return outcome(self.uploading(session, file, part, slot, body))
+
+    def complete(self, session: Session, file: FilePlan, receipts: Sequence[Receipt], *, doubtful: bool) -> Remote:
+        if not session.whole:
+            return super().complete(session, file, receipts, doubtful=doubtful)
+        return self._remote(file.name)
 
 
 class _Call:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import Place, Recording, quick_retries, run
-from memory import DEFAULT_LIMITS, MemoryTarget
+from memory import DEFAULT_LIMITS, MemoryTarget, SplitTarget
 
 from ppcli import journal, pipeline, steps
 from ppcli.errors import Credentials, Doubt, Integrity, Local, Rejected, SessionLost, Temporary, Transient
@@ -68,7 +68,7 @@ def test_scripted_failures_end_complete(place: Place, seed: int) -> None:
     paths = [place.source(name, data) for name, data in contents.items()]
     job = place.job(paths, jobs=rng.choice([1, 3, 8]))
     limits = replace(DEFAULT_LIMITS, sends=rng.choice([None, None, 1, 2]), open_leaves_trace=rng.random() < 0.5)
-    target = MemoryTarget(limits)
+    target = rng.choice([MemoryTarget, SplitTarget])(limits)
     target.fault = Script(seed, rng.choice([0.02, 0.1, 0.3]))
     confirmed: set[tuple[str, int]] = set()
     for attempt in range(60):

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 from harness import Place, quick_retries, run
-from memory import MemoryTarget
+from memory import MemoryTarget, SplitTarget
 
 from ppcli import steps
-from ppcli.errors import Temporary
+from ppcli.errors import Doubt, Rejected, Temporary, Transient
 from ppcli.halt import Stopped
 from ppcli.jobs import Job
 from ppcli.model import ChunkState, JobState, Part
 from ppcli.pipeline import crew
+from ppcli.pipeline.crew import Crew
 from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Ramp
 from ppcli.pipeline.recorder import Ticket
@@ -72,6 +73,44 @@ def test_at_most_jobs_chunks_are_in_flight_until_they_are_durable(
     assert len(target.objects) == len(sizes)
     assert 1 <= flight.most <= jobs
     assert not flight.now
+
+
+@pytest.mark.parametrize("jobs", [1, 3, 12])
+def test_small_requests_are_sent_several_at_a_time_within_the_jobs(
+    place: Place, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    job = place.job([place.source(str(number), bytes(CHUNK)) for number in range(60)], jobs=jobs)
+    target = SplitTarget()
+    monkeypatch.setattr(Crew, "together", lambda crew, most: most)
+    flight = Flight(target, monkeypatch)
+    assert run(job, target) is None
+    assert len(target.objects) == 60
+    assert flight.most <= jobs
+    assert target.waiting <= jobs
+    assert target.waiting > 1 or jobs == 1
+    assert not flight.now
+
+
+def test_what_fails_among_requests_that_were_sent_together_fails_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost replies and refusals are tried again, each within its own attempts; a source that is gone ends its file."""
+    monkeypatch.setattr(Crew, "together", lambda crew, most: most)
+    paths = [place.source(str(number), bytes([number]) * CHUNK) for number in range(30)]
+    job, target, tries = place.job(paths, jobs=10), SplitTarget(), Counter[str]()
+
+    def fault(step: str, name: str, chunk: int | None) -> None:
+        if step in ("upload", "lost:upload") and int(name) % 3:
+            tries[name] += 1
+            if tries[name] < 3:
+                raise Doubt("the reply was lost") if step.startswith("lost:") else Transient("503")
+        if step == "upload" and name == "6":
+            raise Rejected("no", hint="none")
+
+    target.fault = fault
+    run(job, target)
+    assert target.objects == {str(n): bytes([n]) * CHUNK for n in range(30) if n != 6}
+    assert [entry.name for entry in job.manifest.files if entry.state is JobState.FAILED] == ["6"]
 
 
 def test_a_chunk_that_failed_gives_its_place_back(place: Place) -> None:
