@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ppcli import pipeline, planner, steps
+from ppcli.calls import Call
 from ppcli.digests import DigestCache
 from ppcli.errors import PpcliError
 from ppcli.events import Event
@@ -16,7 +17,7 @@ from ppcli.jobs import Job, JobStore
 from ppcli.manifest import FileEntry, JobOptions, Manifest, now
 from ppcli.model import FilePlan, JobState, Limits, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.source import fingerprint
-from ppcli.target import Body, Target
+from ppcli.target import Body, Split, Target
 from ppcli.targets import Settings, connect
 from ppcli.transport import Transport
 
@@ -105,7 +106,8 @@ class Faulty:
         self.received: list[tuple[str, int, int]] = []
 
     def __getattr__(self, name: str) -> object:
-        return getattr(self._target, name)
+        found = getattr(self._target, name)  # what the target has not, this one has not
+        return self._uploading if name == "uploading" else found
 
     @property
     def url(self) -> str:
@@ -141,6 +143,14 @@ class Faulty:
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
         self._fault("upload", file.name, part.index)
         receipt = self._target.upload(session, file, part, slot, body)
+        self.received.append((file.name, part.index, part.size))
+        self._fault("lost:upload", file.name, part.index)
+        return receipt
+
+    def _uploading(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Call[Receipt]:
+        assert isinstance(self._target, Split)
+        self._fault("upload", file.name, part.index)
+        receipt = yield from self._target.uploading(session, file, part, slot, body)
         self.received.append((file.name, part.index, part.size))
         self._fault("lost:upload", file.name, part.index)
         return receipt

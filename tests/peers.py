@@ -18,6 +18,7 @@ from server_kit import ServerProcess
 from tus_kit import TusServer
 
 from ppcli import disk
+from ppcli.calls import Call
 from ppcli.credentials import Tokens
 from ppcli.origin import Origin
 from ppcli.target import Body, Store, Target
@@ -269,16 +270,16 @@ class Wire(Transport):
     flip: tuple[bytes, list[int]] | None = None
     down = False
 
-    def send(self, request: Request, body: Body | None = None) -> Reply:
+    def sending(self, request: Request, body: Body | None = None) -> Call[Reply]:
         if self.down:
             with_nobody = Transport("http://127.0.0.1:9")
             try:
-                return with_nobody.send(request, body)
+                return (yield from with_nobody.sending(request, body))
             finally:
                 with_nobody.close()
         if body is not None and self.flip is not None:
             body = Flipped(body, *self.flip)
-        return super().send(request, body)
+        return (yield from super().sending(request, body))
 
 
 class Flipped:
