@@ -23,9 +23,6 @@ from ppcli.targets.file_tree import disk_io
 
 _KEPT_OPEN = 64
 _MODE = 0o600
-_RUN = 1 << 18
-"""Bytes that are written at once. Linux finds memory for a write in one run as long as the write, if it can: runs of a
-MiB are scarce, and where a hypervisor has to give them they cost ten times as much as the copy."""
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
 
 
@@ -45,8 +42,7 @@ class Partial:
         """Write a chunk and make it durable, together with other threads."""
         for piece in body:
             with disk_io(f"write {self.path}"), self._writing:
-                for at in range(0, len(piece), _RUN):
-                    disk.write_all(self.fd, piece[at : at + _RUN], offset + at)
+                disk.write_all(self.fd, piece, offset)
             offset += len(piece)
         self.sync()
 
