@@ -22,7 +22,7 @@ import xxhash
 from ppcli import disk
 from ppcli.errors import SourceError, local_io, source_changed
 from ppcli.model import Fingerprint, Part
-from ppcli.pieces import pieces
+from ppcli.pieces import ALONE, pieces
 from ppcli.target import PIECE
 
 SETTLE_NS = 20_000_000
@@ -118,7 +118,7 @@ class Source:
         whole, chunks = hashlib.sha256(), []
         for offset in range(0, max(self.fingerprint.size, 1), chunk_size):
             chunk = xxhash.xxh3_128()
-            for piece in self.pieces(offset, min(chunk_size, self.fingerprint.size - offset)):
+            for piece in self.pieces(offset, min(chunk_size, self.fingerprint.size - offset), ALONE):
                 whole.update(piece)
                 chunk.update(piece)
                 if on_bytes:
