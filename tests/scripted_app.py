@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -158,7 +158,7 @@ class Script:
         script = self
 
         class App:
-            def __init__(self, listener: Listener, ask: Ask) -> None:
+            def __init__(self, listener: Listener, ask: Ask, _last_words: Callable[[], None]) -> None:
                 self._listener = listener
                 self._ask = ask
 

@@ -149,8 +149,9 @@ def test_a_second_signal_ends_it_at_once(command: Command) -> None:
     until(process, 1)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=4)
+    _, err = process.communicate(timeout=4)
     assert process.returncode in (130, 143)
+    assert err == ""
     assert command.run("put", "big.bin")[0] == 0, "the new call's options count, also its rate"
     assert command.fetched() == command.digest
 

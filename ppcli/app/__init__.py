@@ -22,11 +22,13 @@ from ppcli.requests import (
 
 class App:
     """Every command, as a call. Each gives a `Result` (whose `error` may be set) or raises a `PpcliError`; events go to
-    `listener`, questions to `ask`. The result itself is told by the caller."""
+    `listener`, questions to `ask`. The result itself is told by the caller; where a second signal ends the process at
+    once there is none, and `last_words` are said."""
 
-    def __init__(self, listener: Listener, ask: Ask) -> None:
+    def __init__(self, listener: Listener, ask: Ask, last_words: Callable[[], None] = lambda: None) -> None:
         self._listener = listener
         self._ask = ask
+        self._last_words = last_words
 
     @property
     def listener(self) -> Listener:
@@ -36,20 +38,20 @@ class App:
     def put(self, request: PutRequest) -> Result:
         from ppcli.app.putting import put
 
-        with Workplace(self._listener, self._ask, retries=request.retries) as place:
+        with Workplace(self._listener, self._ask, self._last_words, retries=request.retries) as place:
             return put(place, request)
 
     def resume(self, request: ResumeRequest) -> Result:
         from ppcli.app.running import resume
 
-        with Workplace(self._listener, self._ask) as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             place.mean_jobs(request.jobs)
             return resume(place, request)
 
     def status(self, request: StatusRequest) -> Result:
         from ppcli.app.showing import status
 
-        with Workplace(self._listener, self._ask) as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return status(place, request)
 
     def cancel(self, request: CancelRequest) -> Result:
@@ -99,4 +101,4 @@ class App:
 
     def _without_job(self) -> Workplace:
         """For commands that leave nothing to resume: they are run again."""
-        return Workplace(self._listener, self._ask, job=False)
+        return Workplace(self._listener, self._ask, self._last_words, job=False)

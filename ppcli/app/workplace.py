@@ -58,8 +58,17 @@ class Workplace:
     """Open for one command. While it is open, signals raise `Interrupted`, or stop the run that is under way. `halt` is
     for the calls outside a run: what stops one of them stops all, and nothing is told any more once it is closed."""
 
-    def __init__(self, listener: Listener, ask: Ask, *, retries: int = DEFAULT_RETRIES, job: bool = True) -> None:
-        """`retries`: attempts of each call outside a run. `job`: when they are used up, there is a job to resume."""
+    def __init__(
+        self,
+        listener: Listener,
+        ask: Ask,
+        last_words: Callable[[], None] = lambda: None,
+        *,
+        retries: int = DEFAULT_RETRIES,
+        job: bool = True,
+    ) -> None:
+        """`last_words` as `Signals` takes them. `retries`: attempts of each call outside a run. `job`: when they are
+        used up, there is a job to resume."""
         self._one_by_one = OneByOne(listener)
         self.listener: Listener = self._one_by_one
         self.ask = ask
@@ -69,7 +78,7 @@ class Workplace:
         self.jobs = JobStore(self.dirs.data)
         self.digests = DigestCache(self.dirs.data)
         self.hashes = Hashes(self.digests)
-        self.signals = Signals()
+        self.signals = Signals(last_words)
         self.transports = Transports(self.config, self.dirs.config)
         self.halt = Halt()
         self._targets: dict[tuple[str, int | None], Target] = {}

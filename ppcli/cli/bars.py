@@ -67,6 +67,7 @@ class Bars:
     ) -> None:
         self._view = view
         self._out = out
+        self._err = err
         self._shared = same_terminal(out, err)
         self._clock = clock
         self._console = console or _Terminal(
@@ -118,6 +119,11 @@ class Bars:
         """Leave the bars of jobs that broke off as they are."""
         for job in list(self._gauges):
             self._finish(job, None)
+
+    def last_words(self) -> None:
+        """Below the bars, which stay as they are: the cursor is on their last line."""
+        below = "\n" if self._live is not None else ""
+        self._err.at_once(below + self._narrator.last_words())
 
     def _shown(self) -> list[Gauge | Hashing]:
         return [*([self._hashing] if self._hashing else []), *self._gauges.values()]

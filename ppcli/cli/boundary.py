@@ -28,6 +28,10 @@ class Display(Listener, Protocol):
 
     def close(self) -> None: ...
 
+    def last_words(self) -> None:
+        """The process ends at once: say how to go on, without a lock and without waiting for anybody."""
+        ...
+
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP outside the part of a use case that handles signals itself."""
@@ -108,7 +112,7 @@ def make_ask(options: Globals) -> Ask:
 def _run(call: Call, display: Display, ask: Ask) -> Result:
     from ppcli.app import App
 
-    return call.use_case(App(display, ask))
+    return call.use_case(App(display, ask, display.last_words))
 
 
 def _failure(error: BaseException, options: Globals, elapsed: float) -> Result:

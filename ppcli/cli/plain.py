@@ -33,6 +33,7 @@ class Plain:
     ) -> None:
         self._view = view
         self._out = out
+        self._err = err
         self._clock = clock
         self._narrator = Narrator(err.line, clock, view, quiet=quiet)
         self._uploads: dict[str | None, UploadProgress] = {}
@@ -67,6 +68,9 @@ class Plain:
 
     def close(self) -> None:
         """Every line is out already."""
+
+    def last_words(self) -> None:
+        self._err.at_once(self._narrator.last_words())
 
     def _progress(self, event: UploadProgress) -> None:
         before = self._uploads.get(event.job)
