@@ -286,3 +286,38 @@ def test_ppcli_target_says_whose_the_token_is_whatever_is_named(root: Path, two:
     ran = cli.json("rm", f"{two[0].base}#f", f"{two[1].base}#f")
     assert [one["code"] for one in ran.of("warning")] == ["token_unused"]
     assert set(sent_to(two[0])) == {None}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://{}",
+        "graphwiz+http://{}",
+        "pads+http://{}",
+        "tus+http://{}/files/",
+        "rufh+http://{}/files",
+        "s3://bucket?endpoint=http://{}&region=r",
+    ],
+)
+def test_only_a_job_is_resumed(root: Path, target: str) -> None:
+    """Where nothing answers, the hint names `ppcli resume` if there is a job, else the same command."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nothing listens there
+        cli = Cli(root, target.format(f"127.0.0.1:{taken.getsockname()[1]}"))
+        cli.env |= {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret"}
+        cli.source("a.bin", 100)
+        assert cli("put", "a.bin", "--to", "pads:").code == 0  # so that there is a user key
+        words = ["put", "a.bin", "--retries", "1"]
+        asked = target.startswith("pads+")
+        for more in [["--dry-run"], *([[]] if asked else []), ["--yes"]]:
+            ran = cli.json(*words, *more)
+            jobs = cli.json("status").of("job")
+            told = ran.result["error"]
+            assert told["kind"] == "temporary", told
+            assert bool(jobs) == ("--yes" in more)
+            if jobs:
+                assert told["hint"].startswith("Everything confirmed is kept; run 'ppcli resume' when "), told
+            else:
+                assert told["hint"] == "Run the same command again when the target can be reached again."
+        if not target.startswith(("tus", "rufh")):
+            assert cli.json("ls").result["error"]["hint"].startswith("Run the same command again when ")

@@ -57,7 +57,7 @@ class App:
     def cancel(self, request: CancelRequest) -> Result:
         from ppcli.app.cancelling import cancel
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             if not request.incomplete:
                 place.mean_jobs(request.jobs)
             return cancel(place, request)
@@ -65,40 +65,36 @@ class App:
     def remove(self, request: RemoveRequest) -> Result:
         from ppcli.app.objects import remove
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return remove(place, request)
 
     def list(self, request: ListRequest) -> Result:
         from ppcli.app.objects import list_objects
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return list_objects(place, request)
 
     def get(self, request: GetRequest) -> Result:
         from ppcli.app.fetching import get
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return get(place, request)
 
     def recover(self, to: str | None) -> Result:
         from ppcli.app.objects import recover
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return recover(place, to)
 
     def login(self, request: LoginRequest, prompt: Prompt, tell: Callable[[str], None]) -> Result:
         """`tell` gets the one sentence that says what was done, for people."""
         from ppcli.app.login import login
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return login(place, request, prompt, tell)
 
     def logout(self, to: str | None, tell: Callable[[str], None]) -> Result:
         from ppcli.app.login import logout
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return logout(place, to, tell)
-
-    def _without_job(self) -> Workplace:
-        """For commands that leave nothing to resume: they are run again."""
-        return Workplace(self._listener, self._ask, self._last_words, job=False)

@@ -204,7 +204,7 @@ def result(place: Workplace, runs: Runs, error: PpcliError | None, target: str |
         state=one,
         target=target,
         elapsed=place.elapsed,
-        error=error_info(error) if error else None,
+        error=error_info(error, job=bool(runs.endings)) if error else None,
         **totals,
     )
 

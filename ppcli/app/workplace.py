@@ -65,10 +65,8 @@ class Workplace:
         last_words: Callable[[], None] = lambda: None,
         *,
         retries: int = DEFAULT_RETRIES,
-        job: bool = True,
     ) -> None:
-        """`last_words` as `Signals` takes them. `retries`: attempts of each call outside a run. `job`: when they are
-        used up, there is a job to resume."""
+        """`last_words` as `Signals` takes them. `retries`: attempts of each call outside a run."""
         self._one_by_one = OneByOne(listener)
         self.listener: Listener = self._one_by_one
         self.ask = ask
@@ -84,9 +82,7 @@ class Workplace:
         self._targets: dict[tuple[str, int | None], Target] = {}
         self.hashing = threading.BoundedSemaphore(os.cpu_count() or 1)
         # One gate is enough: while a call waits because its host asked for it, no other host is talked to.
-        self._retrier = Retrier(
-            retries, Gate(), self.halt, lambda made: self.listener.hear(retrying(None, made)), job=job
-        )
+        self._retrier = Retrier(retries, Gate(), self.halt, lambda made: self.listener.hear(retrying(None, made)))
 
     def __enter__(self) -> Workplace:
         self.signals.install()
@@ -196,12 +192,14 @@ class Workplace:
             files_completed=files,
             bytes_sent=size,
             elapsed=self.elapsed,
-            error=error_info(error) if error else None,
+            error=error_info(error, job=False) if error else None,
         )
 
 
-def error_info(error: PpcliError) -> ErrorInfo:
-    return ErrorInfo(error.kind, error.reason, error.message, error.hint, error.retryable)
+def error_info(error: PpcliError, *, job: bool) -> ErrorInfo:
+    """`job`: there is one that can be resumed."""
+    hint = error.hint if job else error.hint_without_job
+    return ErrorInfo(error.kind, error.reason, error.message, hint, error.retryable)
 
 
 _RETRYABLE = {"temporary", "interrupted", "busy"}
