@@ -117,6 +117,15 @@ def test_a_server_that_stays_away_is_temporary_and_no_bug(cli: Cli, files: Files
     assert "bug" not in told and "503" in told and "resume" not in told and "same command" in told
 
 
+def test_a_directory_is_told_where_it_can_be_listed(cli: Cli, files: Files) -> None:
+    files.names += [f"e/{number:03}" for number in range(150)]
+    assert "a directory with 2 files" in cli.refuses(9, "not_found", "name", "get", "d")
+    assert "a directory with more than 100 files" in cli.refuses(9, "not_found", "name", "get", "e")
+    for status in (403, 503):
+        files.trouble = lambda exchange, status=status: "prefix=d%2F" in exchange.path and fail(exchange, status)  # type: ignore[misc]
+        assert "There is no 'd' at " in cli.refuses(9, "not_found", "name", "get", "d")
+
+
 # Reading
 
 

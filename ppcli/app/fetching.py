@@ -16,7 +16,7 @@ from pathlib import Path
 import xxhash
 
 from ppcli import checksums, disk
-from ppcli.app.objects import listed, not_found, store_of
+from ppcli.app.objects import listed, no_file, not_found, store_of
 from ppcli.app.reading import Reader
 from ppcli.app.workplace import Workplace
 from ppcli.errors import Busy, Integrity, Rejected, Usage, local_error, local_io
@@ -45,7 +45,7 @@ def get(place: Workplace, request: GetRequest) -> Result:
             return fetch.tree(name)
         remote = place.call(Step.FIND, name, lambda: target.find(name))
         if remote is None:
-            raise not_found(name, target)
+            raise no_file(place, target, store, name, "fetch")
         if request.dest == STDOUT:
             return place.done(target=target.url, files=1, size=fetch.to_stdout(remote))
         return fetch.result([fetch.to_file(remote, fetch.destination(remote.name))])
