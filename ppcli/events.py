@@ -103,13 +103,14 @@ class FilePlanned(JobEvent):
 @dataclass(frozen=True, slots=True)
 class ReservationPlanned(JobEvent):
     """What a `put` will reserve at most where that costs, how many free pads it uses again, and how many unchanged ones
-    it is known to keep."""
+    it is known to keep. Of the new and the reused, `pads_records` are for the records of the files."""
 
     event: ClassVar[str] = "reservation_planned"
     target: str
     pads_new: int
     pads_reused: int
     pads_kept: int
+    pads_records: int
     pad_size: int
     bytes_new: int
     bytes_reused: int

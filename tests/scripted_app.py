@@ -104,7 +104,7 @@ EVERY_EVENT: tuple[Event, ...] = (
     ReservationProgress(JOB, reserved=20, total=25),
     progress(30 * MIB, 20 * MIB),
     HashingProgress(None, bytes_hashed=10 * MIB, bytes_total=20 * MIB),
-    ReservationPlanned(None, "pads+https://host", 21, 4, 0, 4 * MIB, 84 * MIB, 16 * MIB, 0),
+    ReservationPlanned(None, "pads+https://host", 21, 4, 0, 1, 4 * MIB, 84 * MIB, 16 * MIB, 0),
     ChunkConfirmed(JOB, "a.bin", chunk=0, confirmed=1, total=25, evidence=Evidence.CONTENT),
     Retrying(JOB, "a.bin", chunk=None, step="open", attempt=1, delay=0.5, cause="connection refused"),
     FilePlanned(None, "a.bin", "/x/a.bin", size=100 * MIB, chunks=25, chunk_size=4 * MIB),

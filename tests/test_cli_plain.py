@@ -121,8 +121,10 @@ def test_a_finished_job_has_no_heartbeat_numbers(monkeypatch: pytest.MonkeyPatch
 )
 def test_a_reservation_tells_what_there_is_to_tell(reused: int, kept: int, told: str) -> None:
     size = 4 * MIB
-    event = ReservationPlanned(None, "pads+https://host", 2, reused, kept, size, 2 * size, reused * size, kept * size)
-    assert sentences.reservation(event) == told
+    event = ReservationPlanned(
+        None, "pads+https://host", 2, reused, kept, 1, size, 2 * size, reused * size, kept * size
+    )
+    assert sentences.reservation(event) == f"{told}; 1 of these for the record (name, size, which pads)"
 
 
 def test_a_retry_is_told_for_every_step() -> None:

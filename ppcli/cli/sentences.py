@@ -56,7 +56,7 @@ def remaining(progress: UploadProgress) -> float | None:
 
 
 def reservation(event: ReservationPlanned) -> str:
-    """What will be reserved, what is used again, and what is kept."""
+    """What will be reserved, what is used again, what is kept, and why it is more than the bytes take."""
     new = (
         f"up to {counted(event.pads_new, 'new pad')} ({format_size(event.bytes_new)})"
         if event.pads_new
@@ -67,6 +67,9 @@ def reservation(event: ReservationPlanned) -> str:
         told += f", using {counted(event.pads_reused, 'free pad')} ({format_size(event.bytes_reused)}) again"
     if event.pads_kept:
         told += f", keeping {counted(event.pads_kept, 'unchanged pad')} ({format_size(event.bytes_kept)})"
+    if event.pads_new or event.pads_reused:
+        records = "the record" if event.pads_records == 1 else "records"
+        told += f"; {event.pads_records} of these for {records} (name, size, which pads)"
     return told
 
 
