@@ -57,6 +57,18 @@ def test_cancel_tries_each(pads: Cli, jobs: Sequence[str], every: bool) -> None:
     assert [told["job"] for told in ran.of("warning")] == [jobs[1]]
 
 
+def test_a_script_asks_for_the_worst_of_several(pads: Cli, jobs: Sequence[str]) -> None:
+    assert pads("status", "--exit-code").code == 75
+    assert pads("cancel", jobs[0], "--yes").code == 0
+    assert pads("status", "--exit-code", jobs[0]).code == 9
+    assert pads("status", "--exit-code", jobs[2], jobs[1]).code == 75
+    assert pads("status", "--exit-code", jobs[3], jobs[2]).code == 10
+    assert pads("resume", *jobs[2:]).code == 0
+    (pads.root / "away").mkdir()
+    assert pads("cancel", jobs[1], "--yes").code == 0
+    assert pads("status", "--exit-code").code == 0
+
+
 def test_the_last_line_names_the_jobs(pads: Cli, jobs: Sequence[str]) -> None:
     known = set(states(pads))
     last = pads("resume", *jobs[:2]).err.splitlines()[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -29,6 +30,15 @@ def parsed_by(
             raise click.BadParameter(str(error), context, param) from None
 
     return callback
+
+
+def environment(variable: str, parse: Callable[[str], T]) -> T | None:
+    """What a variable says, for a command that has no option for it; None where it is unset or empty."""
+    text = os.environ.get(variable)
+    try:
+        return parse(text) if text else None
+    except ValueError as error:
+        raise click.UsageError(f"Invalid value for {variable}: {error}") from None
 
 
 def parse_seconds(text: str) -> float:
