@@ -6,11 +6,11 @@ import click
 
 from ppcli.cli.call import Call, View
 from ppcli.cli.options import Command
-from ppcli.cli.params import environment, parse_count, to_option, yes_option
+from ppcli.cli.params import complete_job, environment, parse_count, to_option, yes_option
 from ppcli.requests import CancelRequest, ResumeRequest, StatusRequest
 from ppcli.units import parse_rate
 
-_jobs = click.argument("jobs", nargs=-1, metavar="[JOB]...")
+_jobs = click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=complete_job)
 
 
 def _jobs_or_all(jobs: tuple[str, ...], every: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -63,6 +64,22 @@ def complete_path(_context: click.Context, _param: click.Parameter, incomplete: 
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="file")]
+
+
+def complete_job(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The jobs that a command is about and that are not yet named. Whatever goes wrong, the shell is told nothing."""
+    from click.shell_completion import CompletionItem
+
+    from ppcli.cli.streams import escape
+
+    with contextlib.suppress(Exception):
+        from ppcli.app import suggesting
+
+        named = context.params.get(param.name or "") or ()
+        finished = context.command.name == "status"
+        found = suggesting.jobs(incomplete, but=named, finished=finished)
+        return [CompletionItem(job, help=escape(told)) for job, told in found]
+    return []
 
 
 size_value = parsed_by(parse_size)
