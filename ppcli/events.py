@@ -91,6 +91,15 @@ class Stopping(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class Receiving(JobEvent):
+    """How far a `get` is; the total is None while it is not known. For people only, as `Stopping`."""
+
+    bytes_done: int
+    bytes_total: int | None
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class FilePlanned(JobEvent):
     event: ClassVar[str] = "file_planned"
     name: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -13,7 +14,7 @@ from scripted_app import COMPLETED, GONE, JOB, MIB, STARTED, Script, Tty, ended,
 from ppcli.cli.bars import Bars
 from ppcli.cli.call import View
 from ppcli.cli.streams import Stream
-from ppcli.events import Event, JobFinished, JobStarted, ReservationProgress, Retrying, Stopping
+from ppcli.events import Event, JobFinished, JobStarted, Receiving, ReservationProgress, Retrying, Stopping
 from ppcli.model import JobState
 
 PAUSED = JobFinished(JOB, JobState.PAUSED, 75)
@@ -170,6 +171,27 @@ def test_stopping_is_said_above_the_bars_and_in_them(screen: Screen) -> None:
     assert "stopping" in shown[1] and "second Ctrl-C" in shown[1]
     assert cells(shown[-1])[-1] == "stopping"
     assert cells(screen.show(PAUSED)[-1])[-1] == "paused"
+
+
+def test_a_fetch_has_one_bar(screen: Screen) -> None:
+    shown = screen.show(Receiving(None, 30 * MIB, 100 * MIB, 5.0 * MIB))
+    assert [cells(line) for line in shown] == [
+        ("Received", "30%", "30.0", "MiB/100.0", "MiB", "5.0", "MiB/s,", "14s", "left")
+    ]
+    assert len(shown[0]) == screen.width - 1
+    assert cells(screen.show(Receiving(None, 40 * MIB, 100 * MIB, 0.0))[0])[1:] == (
+        *("40%", "40.0", "MiB/100.0", "MiB", "0", "B/s"),
+    )
+    shown = screen.show(Receiving(None, 100 * MIB, 100 * MIB, 5.0 * MIB), replace(ended(), job=None, state=None))
+    assert cells(shown[0]) == ("Received", "100%", "100.0", "MiB/100.0", "MiB", "completed")
+    assert len(shown) == 2 and shown[1].startswith("ppcli: done after ")
+
+
+def test_a_tree_of_unknown_size_has_no_percentage(screen: Screen) -> None:
+    shown = screen.show(Receiving(None, 30 * MIB, None, 5.0 * MIB))
+    assert cells(shown[0]) == ("Received", "30.0", "MiB", "5.0", "MiB/s")
+    shown = screen.show(replace(ended(JobState.PAUSED, 75, GONE), job=None, state=None))
+    assert cells(shown[0]) == ("Received", "30.0", "MiB", "stopped")
 
 
 def test_two_jobs_at_once_have_bars_each(screen: Screen) -> None:

@@ -32,6 +32,7 @@ from ppcli.events import (
     IncompleteListed,
     JobFinished,
     ObjectListed,
+    Receiving,
     ReservationPlanned,
     ReservationProgress,
     Retrying,
@@ -99,6 +100,21 @@ def test_heartbeat_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> N
     watched.listener.hear(ReservationProgress(JOB, 3, 25))
     watched.wait(60)
     assert watched.told()[1:] == ["3 chunks reserved, nothing sent yet, 1m10s so far"]
+
+
+def test_a_fetch_has_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    watched.listener.hear(Receiving(None, MIB, None, float(MIB)))
+    watched.wait(9)
+    watched.listener.hear(Receiving(None, 20 * MIB, None, 4.0 * MIB))
+    watched.wait(1)
+    assert watched.told() == ["20.0 MiB received at 4.0 MiB/s"]
+    watched.wait(59)
+    watched.listener.hear(Receiving(None, 25 * MIB, 100 * MIB, 5.0 * MIB))
+    watched.wait(1)
+    assert watched.told() == ["25% received (25.0 MiB of 100.0 MiB) at 5.0 MiB/s, about 15s left"]
+    watched.wait(60)
+    assert watched.told() == ["25% received (25.0 MiB of 100.0 MiB), stalled: nothing has moved for 1m01s"]
 
 
 def test_a_finished_job_has_no_heartbeat_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

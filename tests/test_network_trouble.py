@@ -7,6 +7,7 @@ import json
 import random
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from cli_kit import Cli
 from http_kit import Exchange, Server, message, serving
 
 from ppcli import retry
+from ppcli.app import receiving
+from ppcli.cli import boundary
 from ppcli.cli.boundary import execute
 from ppcli.cli.call import Call
 from ppcli.cli.options import Globals
 from ppcli.errors import Damaged, SessionLost, StepFailure, Transient
+from ppcli.events import Event, Receiving
 
 TOKEN = "s3cr3t-t0ken"
 DATA = random.Random(1).randbytes(3_000_000)
@@ -159,6 +163,57 @@ def test_a_fetch_without_progress_ends_and_the_next_goes_on(cli: Cli, server: Se
 
 
 # Removing
+
+
+class Ear:
+    """A display that keeps what a `get` tells of its progress."""
+
+    def __init__(self, least: int) -> None:
+        """`enough` is set once so many bytes are told."""
+        self.told: list[Receiving] = []
+        self.enough = threading.Event()
+        self._least = least
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, Receiving):
+            self.told.append(event)
+            if event.bytes_done >= self._least:
+                self.enough.set()
+
+    def tick(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def last_words(self) -> None: ...
+
+
+@pytest.mark.parametrize(("words", "size"), [(("a", "copy"), len(DATA)), (("-r", "d"), 2 * len(DATA))])
+def test_a_fetch_tells_how_far_it_is(
+    cli: Cli, files: Files, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], size: int
+) -> None:
+    monkeypatch.setattr(receiving, "_EVERY", 0.01)
+    first, rest = Ear(0), Ear(1)
+
+    def trouble(exchange: Exchange) -> bool:
+        """The first reading waits until something is told, and breaks off; then nothing comes."""
+        if not exchange.path.endswith("/content"):
+            return False
+        first.enough.wait(10)
+        return cut_after(len(DATA) // 3)(exchange) if exchange.headers.get("range") is None else fail(exchange)
+
+    files.trouble = trouble
+    monkeypatch.setattr(boundary, "choose_display", lambda *_: first)
+    assert cli("get", *words).code == 75
+    assert 0 < first.told[-1].bytes_done < size
+
+    def waits(exchange: Exchange) -> bool:
+        """Nothing comes until it is told what the earlier run left."""
+        return exchange.path.endswith("/content") and not rest.enough.wait(10)
+
+    files.trouble = waits
+    monkeypatch.setattr(boundary, "choose_display", lambda *_: rest)
+    assert cli("get", *words).code == 0
+    assert (rest.told[-1].bytes_done, rest.told[-1].bytes_total) == (size, size)
 
 
 def test_a_removal_whose_reply_is_lost_was_one(cli: Cli, files: Files) -> None:

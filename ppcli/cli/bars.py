@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ppcli.cli.call import View
-from ppcli.cli.gauge import Gauge, Hashing
+from ppcli.cli.gauge import Download, Gauge, Hashing
 from ppcli.cli.narrator import Narrator
 from ppcli.cli.results import result_lines
 from ppcli.cli.streams import Stream, same_terminal
@@ -25,6 +25,7 @@ from ppcli.events import (
     JobEvent,
     JobFinished,
     JobStarted,
+    Receiving,
     ReservationProgress,
     Result,
     Retrying,
@@ -74,7 +75,7 @@ class Bars:
             file=cast(IO[str], err), force_terminal=True, force_interactive=True, no_color=no_color or None
         )
         self._narrator = Narrator(self._say, clock, view)
-        self._gauges: dict[str | None, Gauge] = {}
+        self._gauges: dict[str | None, Gauge | Download] = {}
         self._hashing: Hashing | None = None
         self._live: Live | None = None
         self._drawn_at = 0.0
@@ -85,7 +86,11 @@ class Bars:
         if isinstance(event, JobStarted | Result):
             self._hashed()
         if isinstance(event, Result):
+            if None in self._gauges and event.ok:
+                self._finish(None, JobState.COMPLETED)
             self.close()
+        elif isinstance(event, Receiving):
+            self._receive(event)
         elif isinstance(event, HashingProgress):
             self._hash(event)
         elif isinstance(event, JobEvent):
@@ -125,8 +130,14 @@ class Bars:
         below = "\n" if self._live is not None else ""
         self._err.at_once(below + self._narrator.last_words())
 
-    def _shown(self) -> list[Gauge | Hashing]:
+    def _shown(self) -> list[Gauge | Download | Hashing]:
         return [*([self._hashing] if self._hashing else []), *self._gauges.values()]
+
+    def _receive(self, event: Receiving) -> None:
+        """What a `get` fetches belongs to no job."""
+        download = self._gauges.setdefault(None, Download(event, self._clock()))
+        assert isinstance(download, Download)
+        download.event = event
 
     def _hash(self, event: HashingProgress) -> None:
         if self._hashing is None:
@@ -148,7 +159,7 @@ class Bars:
 
     def _measure(self, event: JobEvent) -> None:
         gauge = self._gauges.get(event.job)
-        if gauge is None:
+        if not isinstance(gauge, Gauge):
             return
         match event:
             case UploadProgress():
@@ -186,7 +197,7 @@ class Bars:
             self._out.line(line)
 
 
-def _drawing(gauge: Gauge | Hashing, width: int) -> Table:
+def _drawing(gauge: Gauge | Download | Hashing, width: int) -> Table:
     """Lines that fit the terminal; the last column stays free, as some terminals wrap when it is written."""
     grid = Table.grid(padding=(0, 1))
     grid.width = max(width - 1, 1)
@@ -200,7 +211,7 @@ def _drawing(gauge: Gauge | Hashing, width: int) -> Table:
     style = "bar.complete" if gauge.completed or not gauge.finished else "yellow"
     for row in gauge.rows():
         bar = ProgressBar(total=row.total, completed=row.done, complete_style=style, finished_style="bar.finished")
-        cells: list[RenderableType] = [row.label, bar, f"{row.percent}%"]
+        cells: list[RenderableType] = [row.label, bar, row.percent]
         if width >= _WIDE:
             cells.append(row.amount)
         if width >= _MEDIUM:

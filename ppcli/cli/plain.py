@@ -10,7 +10,7 @@ from ppcli.cli.call import View
 from ppcli.cli.narrator import Narrator
 from ppcli.cli.results import result_lines
 from ppcli.cli.streams import Stream
-from ppcli.events import Event, HashingProgress, JobFinished, JobStarted, ReservationProgress, UploadProgress
+from ppcli.events import Event, HashingProgress, JobFinished, JobStarted, Receiving, ReservationProgress, UploadProgress
 from ppcli.units import format_duration, format_rate
 
 FIRST_HEARTBEAT = 10.0
@@ -39,6 +39,7 @@ class Plain:
         self._uploads: dict[str | None, UploadProgress] = {}
         self._reservations: dict[str | None, ReservationProgress] = {}
         self._hashing: HashingProgress | None = None
+        self._receiving: Receiving | None = None
         self._started = clock()
         self._moved = self._started
         self._due = self._started + FIRST_HEARTBEAT
@@ -51,6 +52,10 @@ class Plain:
                 self._progress(event)
             case HashingProgress():
                 self._hashing = event if event.bytes_hashed < event.bytes_total else None
+            case Receiving():
+                if self._receiving is None or self._receiving.bytes_done != event.bytes_done:
+                    self._moved = self._clock()
+                self._receiving = event
             case JobStarted():
                 self._hashing = None
             case ReservationProgress():
@@ -81,16 +86,23 @@ class Plain:
     def _heartbeat(self, now: float) -> str:
         if self._hashing is not None:
             return f"{sentences.hashing(self._hashing)}, {format_duration(now - self._started)} so far"
+        if (got := self._receiving) is not None:
+            missing = (got.bytes_total or 0) - got.bytes_done
+            return self._moving(sentences.receiving(got), missing, got.bytes_per_second, now)
         if not self._uploads:
             reserved = sum(event.reserved for event in self._reservations.values())
             what = f"{sentences.counted(reserved, 'chunk')} reserved, nothing sent yet" if reserved else "still working"
             return f"{what}, {format_duration(now - self._started)} so far"
         total = _sum(list(self._uploads.values()))
+        missing = total.bytes_total - total.bytes_confirmed
+        return self._moving(sentences.standing(total), missing, total.bytes_per_second, now)
+
+    def _moving(self, standing: str, missing: int, rate: float, now: float) -> str:
         if now - self._moved >= STALLED:
-            return f"{sentences.standing(total)}, stalled: nothing has moved for {format_duration(now - self._moved)}"
-        left = sentences.remaining(total)
+            return f"{standing}, stalled: nothing has moved for {format_duration(now - self._moved)}"
+        left = sentences.remaining(missing, rate)
         ahead = "" if left is None else f", about {format_duration(left)} left"
-        return f"{sentences.standing(total)} at {format_rate(total.bytes_per_second)}{ahead}"
+        return f"{standing} at {format_rate(rate)}{ahead}"
 
 
 def _sum(events: list[UploadProgress]) -> UploadProgress:
