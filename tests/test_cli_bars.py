@@ -43,12 +43,16 @@ def seen(output: str) -> list[str]:
     return "\n".join(lines).rstrip("\n").split("\n")
 
 
+class Sheet(io.StringIO):
+    encoding = "utf-8"
+
+
 class Screen:
     """Bars on a console of some width; each event comes a second after the one before."""
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self.file = io.StringIO()
+        self.file = Sheet()
         console = Console(file=self.file, width=width, height=24, force_terminal=True, color_system=None)
         self.now = 0.0
         self.bars = Bars(
@@ -69,7 +73,7 @@ class Screen:
 
 def cells(line: str) -> tuple[str, ...]:
     """A bar's line without its bar: label, percent, amounts, note."""
-    return tuple(line.replace("━", " ").replace("╸", " ").replace("╺", " ").split())
+    return tuple(re.sub("[━╸─]", " ", line).split())
 
 
 @pytest.fixture(params=[80, 140])
@@ -87,6 +91,24 @@ def test_three_bars_fit_the_width(screen: Screen) -> None:
     ]
     assert len(shown) == 4
     assert {len(line) for line in drawn} == {screen.width - 1}
+
+
+def test_what_is_left_looks_unlike_what_is_done(screen: Screen) -> None:
+    """Without a colour."""
+    shown = screen.show(STARTED, ReservationProgress(JOB, 25, 25), progress(99 * MIB, 20 * MIB))[-3:]
+    bars = [re.sub("[^━╸─]", "", line) for line in shown]
+    assert len({*map(len, bars)}) == 1
+    width = len(bars[0])
+    assert bars[0] == "━" * width
+    assert bars[1] != bars[0] and bars[1].startswith("━" * (width - 2))
+    assert bars[2].count("━") == width // 5 and bars[2].endswith("─" * (width * 4 // 5 - 1))
+
+
+def test_bars_in_ascii(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sheet, "encoding", "ascii")
+    shown = screen.show(STARTED, progress(50 * MIB, 0))
+    assert re.search(r" #+\.+ ", shown[-2]) and re.search(r" \.+ ", shown[-1])
+    assert screen.file.getvalue().isascii()
 
 
 @pytest.mark.parametrize("width", [20, 40, 63, 64])

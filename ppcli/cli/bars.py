@@ -9,11 +9,11 @@ from typing import IO, cast
 from rich.console import Console, Group, RenderableType
 from rich.control import Control
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.segment import ControlType
 from rich.table import Table
 from rich.text import Text
 
+from ppcli.cli.bar import Bar
 from ppcli.cli.call import View
 from ppcli.cli.gauge import Download, Gauge, Hashing
 from ppcli.cli.narrator import Narrator
@@ -210,8 +210,7 @@ def _drawing(gauge: Gauge | Download | Hashing, width: int) -> Table:
         grid.add_column(no_wrap=True, justify="right", min_width=12)
     style = "bar.complete" if gauge.completed or not gauge.finished else "yellow"
     for row in gauge.rows():
-        bar = ProgressBar(total=row.total, completed=row.done, complete_style=style, finished_style="bar.finished")
-        cells: list[RenderableType] = [row.label, bar, row.percent]
+        cells: list[RenderableType] = [row.label, Bar(row.done, row.total, style), row.percent]
         if width >= _WIDE:
             cells.append(row.amount)
         if width >= _MEDIUM:
