@@ -9,8 +9,8 @@ from ppcli.jobs import JobStore
 
 
 def jobs(prefix: str, *, but: Collection[str] = (), finished: bool = False) -> list[tuple[str, str]]:
-    """Ids from `prefix`, newest first, and what the jobs are: `but` not these, and `finished` ones only where
-    that is said. What cannot be read is left out."""
+    """Ids that begin with `prefix`, newest first, and what those jobs are: `but` not these, and `finished` ones only
+    where that is said. What cannot be read is left out."""
     store = JobStore(config.dirs().data)
     outlines = (store.outline(job) for job in store.ids() if job.startswith(prefix) and job not in but)
     found = [seen for seen in outlines if seen is not None and (finished or not seen.state.finished)]
