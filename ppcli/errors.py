@@ -33,6 +33,8 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import ClassVar
 
+KEPT = "Everything confirmed is kept"
+
 
 class PpcliError(Exception):
     """An outcome with an exit code. `message` says what happened, `hint` what to do; each is one sentence."""
@@ -47,6 +49,12 @@ class PpcliError(Exception):
         self.message = message
         self.hint = hint
         self.reason = reason
+
+    @property
+    def hint_without_job(self) -> str:
+        """What to do where the command left no job that could be resumed."""
+        again = self.hint.replace(f"{KEPT}; run 'ppcli resume'", "Run the same command again")
+        return again.replace("'ppcli resume'", "the same command again")
 
 
 class Internal(PpcliError):

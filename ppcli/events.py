@@ -91,6 +91,15 @@ class Stopping(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class Receiving(JobEvent):
+    """How far a `get` is; the total is None while it is not known. For people only, as `Stopping`."""
+
+    bytes_done: int
+    bytes_total: int | None
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class FilePlanned(JobEvent):
     event: ClassVar[str] = "file_planned"
     name: str
@@ -103,13 +112,14 @@ class FilePlanned(JobEvent):
 @dataclass(frozen=True, slots=True)
 class ReservationPlanned(JobEvent):
     """What a `put` will reserve at most where that costs, how many free pads it uses again, and how many unchanged ones
-    it is known to keep."""
+    it is known to keep. Of the new and the reused, `pads_records` are for the records of the files."""
 
     event: ClassVar[str] = "reservation_planned"
     target: str
     pads_new: int
     pads_reused: int
     pads_kept: int
+    pads_records: int
     pad_size: int
     bytes_new: int
     bytes_reused: int

@@ -223,11 +223,13 @@ class Notice:
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What an upload will ask for where slots cost: at most `new` ones, of `slot_size` bytes each, beside the `reused`
-    free ones that are there already, and the `kept` ones of chunks that are known to be unchanged."""
+    free ones that are there already, and the `kept` ones of chunks that are known to be unchanged. Of the new and the
+    reused, `records` hold what is written of the files beside their bytes."""
 
     new: int
     reused: int
     kept: int
+    records: int
     slot_size: int
 
     @property

@@ -43,8 +43,12 @@ class PutRequest:
 
 @dataclass(frozen=True, slots=True)
 class ResumeRequest:
+    """`limit_rate` (bytes per second) and `at_once` (uploads) take the place of what the jobs had; None: they stay."""
+
     jobs: tuple[str, ...] = ()
     all: bool = False
+    limit_rate: int | None = None
+    at_once: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
-from ppcli.errors import Crowded, Damaged, Further, Temporary, Transient
+from ppcli.errors import KEPT, Crowded, Damaged, Further, Temporary, Transient
 from ppcli.halt import Halt
 
 T = TypeVar("T")
@@ -76,11 +76,7 @@ class Gate:
 class Retrier:
     """Makes step calls: the same call up to `attempts` times, with exponential backoff and jitter."""
 
-    def __init__(
-        self, attempts: int, gate: Gate, halt: Halt, tell: Callable[[Attempt], None], *, job: bool = True
-    ) -> None:
-        """`job`: there is a job to resume when nothing helped; otherwise the same command is to be run again."""
-        self._job = job
+    def __init__(self, attempts: int, gate: Gate, halt: Halt, tell: Callable[[Attempt], None]) -> None:
         self._attempts = max(1, attempts)
         self._gate = gate
         self._halt = halt
@@ -145,7 +141,7 @@ class Retrier:
         except Transient as last:
             raise Temporary(
                 f"Could not {step.doing} {_what(name, chunk)} after {_times(self._attempts)}: {last.cause}.",
-                hint=self._hint("when the target can be reached again"),
+                hint=f"{KEPT}; run 'ppcli resume' when the target can be reached again.",
                 reason=last.reason,
             ) from last
 
@@ -156,17 +152,13 @@ class Retrier:
             if failure.retry_after > RETRY_AFTER_MAX:
                 raise Temporary(
                     f"The target asks to wait {failure.retry_after:.0f} seconds: {failure.cause}.",
-                    hint=self._hint("after that time"),
+                    hint=f"{KEPT}; run 'ppcli resume' after that time.",
                     reason="retry_after",
                 )
             if not isinstance(failure, Crowded):  # sessions that are open go on, so that one of them ends
                 self._gate.hold(failure.retry_after)
             delay = max(delay, failure.retry_after)
         return delay
-
-    def _hint(self, when: str) -> str:
-        kept = "Everything confirmed is kept; run 'ppcli resume'" if self._job else "Run the same command again"
-        return f"{kept} {when}."
 
 
 _backoff = wait_exponential(multiplier=BACKOFF_MIN, max=BACKOFF_MAX - BACKOFF_MIN) + wait_random(0, BACKOFF_MIN)

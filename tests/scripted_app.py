@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -104,7 +104,7 @@ EVERY_EVENT: tuple[Event, ...] = (
     ReservationProgress(JOB, reserved=20, total=25),
     progress(30 * MIB, 20 * MIB),
     HashingProgress(None, bytes_hashed=10 * MIB, bytes_total=20 * MIB),
-    ReservationPlanned(None, "pads+https://host", 21, 4, 0, 4 * MIB, 84 * MIB, 16 * MIB, 0),
+    ReservationPlanned(None, "pads+https://host", 21, 4, 0, 1, 4 * MIB, 84 * MIB, 16 * MIB, 0),
     ChunkConfirmed(JOB, "a.bin", chunk=0, confirmed=1, total=25, evidence=Evidence.CONTENT),
     Retrying(JOB, "a.bin", chunk=None, step="open", attempt=1, delay=0.5, cause="connection refused"),
     FilePlanned(None, "a.bin", "/x/a.bin", size=100 * MIB, chunks=25, chunk_size=4 * MIB),
@@ -158,7 +158,7 @@ class Script:
         script = self
 
         class App:
-            def __init__(self, listener: Listener, ask: Ask) -> None:
+            def __init__(self, listener: Listener, ask: Ask, _last_words: Callable[[], None]) -> None:
                 self._listener = listener
                 self._ask = ask
 

@@ -256,6 +256,19 @@ def test_names_that_are_not_there(cli: Cli) -> None:
     assert cli("get", "kept", "-").code == 9
 
 
+def test_a_directory_is_named_as_one(cli: Cli) -> None:
+    """As `put` does; and as with a name that is not there, nothing is fetched or removed."""
+    cli.source("tree/deep/a"), cli.source("tree/b")
+    assert cli("put", "-r", "tree", "--name", "p/").code == 0
+    for name, files in (("p", "2 files"), ("p/", "2 files"), ("p/deep", "1 file")):
+        for command, doing in (("get", "fetch"), ("rm", "remove")):
+            told = cli.refuses(9, "not_found", "name", command, name)
+            assert told.startswith(f"{name!r} is a directory with {files} at "), told
+            assert told.endswith(f"Add `-r` to {doing} what is in it.")
+    assert cli("rm", "-r", "p").code == 0
+    assert "There is no 'p'" in cli.refuses(9, "not_found", "name", "get", "p")
+
+
 def test_get_never_replaces_another_file(cli: Cli) -> None:
     mine = cli.root / "mine"
     mine.write_bytes(b"mine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -13,7 +14,7 @@ from scripted_app import COMPLETED, GONE, JOB, MIB, STARTED, Script, Tty, ended,
 from ppcli.cli.bars import Bars
 from ppcli.cli.call import View
 from ppcli.cli.streams import Stream
-from ppcli.events import Event, JobFinished, JobStarted, ReservationProgress, Retrying, Stopping
+from ppcli.events import Event, JobFinished, JobStarted, Receiving, ReservationProgress, Retrying, Stopping
 from ppcli.model import JobState
 
 PAUSED = JobFinished(JOB, JobState.PAUSED, 75)
@@ -42,12 +43,16 @@ def seen(output: str) -> list[str]:
     return "\n".join(lines).rstrip("\n").split("\n")
 
 
+class Sheet(io.StringIO):
+    encoding = "utf-8"
+
+
 class Screen:
     """Bars on a console of some width; each event comes a second after the one before."""
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self.file = io.StringIO()
+        self.file = Sheet()
         console = Console(file=self.file, width=width, height=24, force_terminal=True, color_system=None)
         self.now = 0.0
         self.bars = Bars(
@@ -68,7 +73,7 @@ class Screen:
 
 def cells(line: str) -> tuple[str, ...]:
     """A bar's line without its bar: label, percent, amounts, note."""
-    return tuple(line.replace("━", " ").replace("╸", " ").replace("╺", " ").split())
+    return tuple(re.sub("[━╸─]", " ", line).split())
 
 
 @pytest.fixture(params=[80, 140])
@@ -86,6 +91,24 @@ def test_three_bars_fit_the_width(screen: Screen) -> None:
     ]
     assert len(shown) == 4
     assert {len(line) for line in drawn} == {screen.width - 1}
+
+
+def test_what_is_left_looks_unlike_what_is_done(screen: Screen) -> None:
+    """Without a colour."""
+    shown = screen.show(STARTED, ReservationProgress(JOB, 25, 25), progress(99 * MIB, 20 * MIB))[-3:]
+    bars = [re.sub("[^━╸─]", "", line) for line in shown]
+    assert len({*map(len, bars)}) == 1
+    width = len(bars[0])
+    assert bars[0] == "━" * width
+    assert bars[1] != bars[0] and bars[1].startswith("━" * (width - 2))
+    assert bars[2].count("━") == width // 5 and bars[2].endswith("─" * (width * 4 // 5 - 1))
+
+
+def test_bars_in_ascii(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sheet, "encoding", "ascii")
+    shown = screen.show(STARTED, progress(50 * MIB, 0))
+    assert re.search(r" #+\.+ ", shown[-2]) and re.search(r" \.+ ", shown[-1])
+    assert screen.file.getvalue().isascii()
 
 
 @pytest.mark.parametrize("width", [20, 40, 63, 64])
@@ -170,6 +193,27 @@ def test_stopping_is_said_above_the_bars_and_in_them(screen: Screen) -> None:
     assert "stopping" in shown[1] and "second Ctrl-C" in shown[1]
     assert cells(shown[-1])[-1] == "stopping"
     assert cells(screen.show(PAUSED)[-1])[-1] == "paused"
+
+
+def test_a_fetch_has_one_bar(screen: Screen) -> None:
+    shown = screen.show(Receiving(None, 30 * MIB, 100 * MIB, 5.0 * MIB))
+    assert [cells(line) for line in shown] == [
+        ("Received", "30%", "30.0", "MiB/100.0", "MiB", "5.0", "MiB/s,", "14s", "left")
+    ]
+    assert len(shown[0]) == screen.width - 1
+    assert cells(screen.show(Receiving(None, 40 * MIB, 100 * MIB, 0.0))[0])[1:] == (
+        *("40%", "40.0", "MiB/100.0", "MiB", "0", "B/s"),
+    )
+    shown = screen.show(Receiving(None, 100 * MIB, 100 * MIB, 5.0 * MIB), replace(ended(), job=None, state=None))
+    assert cells(shown[0]) == ("Received", "100%", "100.0", "MiB/100.0", "MiB", "completed")
+    assert len(shown) == 2 and shown[1].startswith("ppcli: done after ")
+
+
+def test_a_tree_of_unknown_size_has_no_percentage(screen: Screen) -> None:
+    shown = screen.show(Receiving(None, 30 * MIB, None, 5.0 * MIB))
+    assert cells(shown[0]) == ("Received", "30.0", "MiB", "5.0", "MiB/s")
+    shown = screen.show(replace(ended(JobState.PAUSED, 75, GONE), job=None, state=None))
+    assert cells(shown[0]) == ("Received", "30.0", "MiB", "stopped")
 
 
 def test_two_jobs_at_once_have_bars_each(screen: Screen) -> None:

@@ -205,10 +205,14 @@ def test_environment() -> None:
     run("put", "a", script=script, env=env)
     run("put", "a", "--jobs", "2", "--limit-rate", "3", script=script, env=env)
     run("cancel", "a", script=script, env={"PPCLI_YES": "0"})
+    run("resume", script=script, env=env)
+    run("resume", script=script, env={"PPCLI_JOBS": "", "PPCLI_LIMIT_RATE": ""})
     assert [request for _, request in script.requests] == [
         PutRequest(sources=("a",), jobs=7, limit_rate=1024, yes=True),
         PutRequest(sources=("a",), jobs=2, limit_rate=3, yes=True),
         CancelRequest(jobs=("a",)),
+        ResumeRequest(limit_rate=1024, at_once=7),
+        ResumeRequest(),
     ]
 
 
@@ -217,6 +221,7 @@ def test_a_bad_environment_is_a_usage_error(env: dict[str, str]) -> None:
     outcome = run("put", "a", env=env)
     assert outcome.code == 2
     assert f"Invalid value for {next(iter(env))}: " in outcome.err
+    assert run("resume", env=env).code == (0 if "PPCLI_YES" in env else 2)
 
 
 def test_status_of_one_job_is_a_block_and_of_several_a_line_each() -> None:

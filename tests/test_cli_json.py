@@ -17,7 +17,7 @@ from ppcli import events
 from ppcli.cli.json_lines import JsonLines
 from ppcli.cli.streams import Stream
 from ppcli.errors import Interrupted, Rejected
-from ppcli.events import Event, JobFinished, Stopping
+from ppcli.events import Event, JobFinished, Receiving, Stopping
 from ppcli.model import JobState
 
 SCHEMA = json.loads((Path(__file__).parent / "schema" / "events.schema.json").read_text())
@@ -72,6 +72,7 @@ def test_every_event_is_a_line() -> None:
 
 def test_what_is_said_to_people_only_is_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written(Stopping(JOB, 130, 5.0), monkeypatch) == ""
+    assert written(Receiving(None, 1, None, 5.0), monkeypatch) == ""
 
 
 def test_quiet_keeps_results_failures_and_warnings() -> None:

@@ -32,6 +32,7 @@ from ppcli.events import (
     IncompleteListed,
     JobFinished,
     ObjectListed,
+    Receiving,
     ReservationPlanned,
     ReservationProgress,
     Retrying,
@@ -101,6 +102,21 @@ def test_heartbeat_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> N
     assert watched.told()[1:] == ["3 chunks reserved, nothing sent yet, 1m10s so far"]
 
 
+def test_a_fetch_has_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    watched.listener.hear(Receiving(None, MIB, None, float(MIB)))
+    watched.wait(9)
+    watched.listener.hear(Receiving(None, 20 * MIB, None, 4.0 * MIB))
+    watched.wait(1)
+    assert watched.told() == ["20.0 MiB received at 4.0 MiB/s"]
+    watched.wait(59)
+    watched.listener.hear(Receiving(None, 25 * MIB, 100 * MIB, 5.0 * MIB))
+    watched.wait(1)
+    assert watched.told() == ["25% received (25.0 MiB of 100.0 MiB) at 5.0 MiB/s, about 15s left"]
+    watched.wait(60)
+    assert watched.told() == ["25% received (25.0 MiB of 100.0 MiB), stalled: nothing has moved for 1m01s"]
+
+
 def test_a_finished_job_has_no_heartbeat_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(monkeypatch)
     watched.listener.hear(STARTED)
@@ -121,8 +137,10 @@ def test_a_finished_job_has_no_heartbeat_numbers(monkeypatch: pytest.MonkeyPatch
 )
 def test_a_reservation_tells_what_there_is_to_tell(reused: int, kept: int, told: str) -> None:
     size = 4 * MIB
-    event = ReservationPlanned(None, "pads+https://host", 2, reused, kept, size, 2 * size, reused * size, kept * size)
-    assert sentences.reservation(event) == told
+    event = ReservationPlanned(
+        None, "pads+https://host", 2, reused, kept, 1, size, 2 * size, reused * size, kept * size
+    )
+    assert sentences.reservation(event) == f"{told}; 1 of these for the record (name, size, which pads)"
 
 
 def test_a_retry_is_told_for_every_step() -> None:

@@ -7,6 +7,7 @@ import json
 import random
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from cli_kit import Cli
 from http_kit import Exchange, Server, message, serving
 
 from ppcli import retry
+from ppcli.app import receiving
+from ppcli.cli import boundary
 from ppcli.cli.boundary import execute
 from ppcli.cli.call import Call
 from ppcli.cli.options import Globals
 from ppcli.errors import Damaged, SessionLost, StepFailure, Transient
+from ppcli.events import Event, Receiving
 
 TOKEN = "s3cr3t-t0ken"
 DATA = random.Random(1).randbytes(3_000_000)
@@ -117,6 +121,15 @@ def test_a_server_that_stays_away_is_temporary_and_no_bug(cli: Cli, files: Files
     assert "bug" not in told and "503" in told and "resume" not in told and "same command" in told
 
 
+def test_a_directory_is_told_where_it_can_be_listed(cli: Cli, files: Files) -> None:
+    files.names += [f"e/{number:03}" for number in range(150)]
+    assert "a directory with 2 files" in cli.refuses(9, "not_found", "name", "get", "d")
+    assert "a directory with more than 100 files" in cli.refuses(9, "not_found", "name", "get", "e")
+    for status in (403, 503):
+        files.trouble = lambda exchange, status=status: "prefix=d%2F" in exchange.path and fail(exchange, status)  # type: ignore[misc]
+        assert "There is no 'd' at " in cli.refuses(9, "not_found", "name", "get", "d")
+
+
 # Reading
 
 
@@ -150,6 +163,57 @@ def test_a_fetch_without_progress_ends_and_the_next_goes_on(cli: Cli, server: Se
 
 
 # Removing
+
+
+class Ear:
+    """A display that keeps what a `get` tells of its progress."""
+
+    def __init__(self, least: int) -> None:
+        """`enough` is set once so many bytes are told."""
+        self.told: list[Receiving] = []
+        self.enough = threading.Event()
+        self._least = least
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, Receiving):
+            self.told.append(event)
+            if event.bytes_done >= self._least:
+                self.enough.set()
+
+    def tick(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def last_words(self) -> None: ...
+
+
+@pytest.mark.parametrize(("words", "size"), [(("a", "copy"), len(DATA)), (("-r", "d"), 2 * len(DATA))])
+def test_a_fetch_tells_how_far_it_is(
+    cli: Cli, files: Files, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], size: int
+) -> None:
+    monkeypatch.setattr(receiving, "_EVERY", 0.01)
+    first, rest = Ear(0), Ear(1)
+
+    def trouble(exchange: Exchange) -> bool:
+        """The first reading waits until something is told, and breaks off; then nothing comes."""
+        if not exchange.path.endswith("/content"):
+            return False
+        first.enough.wait(10)
+        return cut_after(len(DATA) // 3)(exchange) if exchange.headers.get("range") is None else fail(exchange)
+
+    files.trouble = trouble
+    monkeypatch.setattr(boundary, "choose_display", lambda *_: first)
+    assert cli("get", *words).code == 75
+    assert 0 < first.told[-1].bytes_done < size
+
+    def waits(exchange: Exchange) -> bool:
+        """Nothing comes until it is told what the earlier run left."""
+        return exchange.path.endswith("/content") and not rest.enough.wait(10)
+
+    files.trouble = waits
+    monkeypatch.setattr(boundary, "choose_display", lambda *_: rest)
+    assert cli("get", *words).code == 0
+    assert (rest.told[-1].bytes_done, rest.told[-1].bytes_total) == (size, size)
 
 
 def test_a_removal_whose_reply_is_lost_was_one(cli: Cli, files: Files) -> None:
@@ -286,3 +350,38 @@ def test_ppcli_target_says_whose_the_token_is_whatever_is_named(root: Path, two:
     ran = cli.json("rm", f"{two[0].base}#f", f"{two[1].base}#f")
     assert [one["code"] for one in ran.of("warning")] == ["token_unused"]
     assert set(sent_to(two[0])) == {None}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://{}",
+        "graphwiz+http://{}",
+        "pads+http://{}",
+        "tus+http://{}/files/",
+        "rufh+http://{}/files",
+        "s3://bucket?endpoint=http://{}&region=r",
+    ],
+)
+def test_only_a_job_is_resumed(root: Path, target: str) -> None:
+    """Where nothing answers, the hint names `ppcli resume` if there is a job, else the same command."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nothing listens there
+        cli = Cli(root, target.format(f"127.0.0.1:{taken.getsockname()[1]}"))
+        cli.env |= {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret"}
+        cli.source("a.bin", 100)
+        assert cli("put", "a.bin", "--to", "pads:").code == 0  # so that there is a user key
+        words = ["put", "a.bin", "--retries", "1"]
+        asked = target.startswith("pads+")
+        for more in [["--dry-run"], *([[]] if asked else []), ["--yes"]]:
+            ran = cli.json(*words, *more)
+            jobs = cli.json("status").of("job")
+            told = ran.result["error"]
+            assert told["kind"] == "temporary", told
+            assert bool(jobs) == ("--yes" in more)
+            if jobs:
+                assert told["hint"].startswith("Everything confirmed is kept; run 'ppcli resume' when "), told
+            else:
+                assert told["hint"] == "Run the same command again when the target can be reached again."
+        if not target.startswith(("tus", "rufh")):
+            assert cli.json("ls").result["error"]["hint"].startswith("Run the same command again when ")

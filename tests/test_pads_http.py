@@ -104,7 +104,14 @@ def test_yes_and_the_variable_answer(box: Cli) -> None:
     ran = box.json("put", "a.bin", "--chunk-size", str(CHUNK), "--yes")
     assert ran.code == 0
     (planned,) = ran.of("reservation_planned")
-    wanted = {"pads_new": 4, "pads_reused": 0, "pad_size": CHUNK, "bytes_new": 4 * CHUNK, "bytes_reused": 0}
+    wanted = {
+        "pads_new": 4,
+        "pads_reused": 0,
+        "pads_records": 1,
+        "pad_size": CHUNK,
+        "bytes_new": 4 * CHUNK,
+        "bytes_reused": 0,
+    }
     assert {key: planned[key] for key in wanted} == wanted
     assert state_of(box).next == 4
     write(box, "b.bin", content("b", CHUNK))
@@ -156,7 +163,7 @@ def test_a_person_is_asked(box: Cli, monkeypatch: pytest.MonkeyPatch, answer: bo
     monkeypatch.setattr(boundary, "make_ask", make_ask)
     write(box, "a.bin", content("a", 3 * CHUNK))
     ran = box("put", "a.bin", "--chunk-size", str(CHUNK))
-    assert (ran.code, asked) == (code, [f"Reserve up to 4 new pads (16.0 KiB) at {box.to}?"])
+    assert (ran.code, asked) == (code, [f"Reserve up to 4 new pads (16.0 KiB) at {box.to}, 1 of them for its record?"])
     assert (box("get", "a.bin", "-").code == 0) is answer
     if not answer:
         assert box.json("status", "--all").of("job") == []

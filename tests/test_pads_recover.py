@@ -171,6 +171,26 @@ def test_recover_keeps_what_running_jobs_hold(home: Path) -> None:
     audit(index(home))
 
 
+def test_recover_sets_aside_what_is_wrong_and_nothing_sound(home: Path) -> None:
+    pads = target(home)
+    put(pads, "x", V1)
+    upload = Upload(target(home), "y", V2, "second").open().send(2)
+    stale = [(_root(home) / name).read_bytes() for name in (ledger.SNAPSHOT, ledger.JOURNAL)]
+    for _ in range(2):
+        assert pads.recover() == 1
+        audit(index(home))
+    assert not list(home.rglob("*.corrupt-*"))
+    upload.send().complete()
+    for name, data in zip((ledger.SNAPSHOT, ledger.JOURNAL), stale, strict=True):  # of a backup, say: it fits no more
+        (_root(home) / name).write_bytes(data)
+    pads = target(home)
+    assert pads.recover() == 2
+    assert sorted(path.read_bytes() for path in home.rglob("*.corrupt-*")) == sorted(stale)
+    assert len(pads.notices()) == 2
+    assert (get(pads, "x"), get(pads, "y")) == (V1, V2)
+    audit(index(home))
+
+
 def test_recover_of_no_store(home: Path) -> None:
     with pytest.raises(NotFound):
         target(home).recover()

@@ -10,8 +10,9 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from ppcli.app import fetching
+from ppcli.app import fetching, partials
 from ppcli.app.reading import Reader
+from ppcli.app.receiving import Reception
 from ppcli.app.workplace import Workplace
 from ppcli.errors import Busy, Integrity, Interrupted, Transient
 from ppcli.halt import Halt, Stopped
@@ -81,9 +82,11 @@ def test_too_few_bytes_are_no_success_even_without_a_digest(capfdbinary: pytest.
     short: Any = SimpleNamespace(read=lambda remote, offset: iter([memoryview(b"abc")]))
     target: Any = SimpleNamespace(digest=lambda remote: None)
     request = GetRequest(name="a", dest="-")
-    fetch = fetching._Fetch(cast("Workplace", Place()), request, cast("Target", target), short, short)
+    fetch = fetching._Fetch(
+        cast("Workplace", Place()), request, cast("Target", target), short, short, Reception(cast("Any", None))
+    )
     with pytest.raises(Integrity):
-        fetch.to_stdout(Remote("a", "x#a", 5))
+        fetch._to_stdout(Remote("a", "x#a", 5))
 
 
 def test_a_command_that_is_over_reads_nothing_more() -> None:
@@ -100,9 +103,9 @@ def test_a_command_that_is_over_reads_nothing_more() -> None:
 
 def test_two_runs_never_write_one_partial_file(tmp_path: Path) -> None:
     partial = tmp_path / ".ppcli-get-1.part"
-    with fetching._opened(partial) as fd:
+    with partials.opened(partial) as fd:
         os.write(fd, b"begun")
-        with pytest.raises(Busy), fetching._opened(partial):
+        with pytest.raises(Busy), partials.opened(partial):
             pass
-    with fetching._opened(partial) as fd:
+    with partials.opened(partial) as fd:
         assert os.read(fd, 9) == b"begun"

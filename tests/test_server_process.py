@@ -165,10 +165,23 @@ def test_insecure_has_to_be_said(cli: Cli) -> None:
 
 
 def test_bad_certificates_are_usage_errors(cli: Cli, root: Path) -> None:
-    (root / "cert.pem").write_text("no certificate\n")
-    cli.refuses(2, "usage", "tls", "serve", "--port", "0", "--certfile", "cert.pem")
-    cli.refuses(2, "usage", "tls", "serve", "--port", "0", "--certfile", "missing.pem")
-    cli.refuses(2, "usage", "tls", "serve", "--port", "0", "--keyfile", "cert.pem")
+    for name in ("CERTIFICATE", "PRIVATE KEY", "ENCRYPTED PRIVATE KEY"):
+        (root / f"{name.split()[0]}.pem").write_text(f"-----BEGIN {name}-----\nAAAA\n-----END {name}-----\n")
+    (root / "none.pem").write_text("no certificate\n")
+    for words, told in (
+        ("--certfile none.pem", "none.pem holds no certificate (PEM). Name its file with --certfile."),
+        ("--certfile missing.pem", "missing.pem cannot be read: No such file or directory. Check --certfile."),
+        (
+            "--certfile CERTIFICATE.pem",
+            "CERTIFICATE.pem holds no private key (PEM). Name the file of the certificate's",
+        ),
+        ("--certfile CERTIFICATE.pem --keyfile missing.pem", "Check --keyfile."),
+        ("--certfile CERTIFICATE.pem --keyfile none.pem", "none.pem holds no private key"),
+        ("--certfile CERTIFICATE.pem --keyfile ENCRYPTED.pem", "ENCRYPTED.pem is encrypted. Decrypt it: openssl pkey"),
+        ("--certfile CERTIFICATE.pem --keyfile PRIVATE.pem", "The certificate cannot be used: "),
+        ("--keyfile PRIVATE.pem", "--keyfile needs --certfile."),
+    ):
+        assert told in cli.refuses(2, "usage", "tls", "serve", "--port", "0", *words.split())
 
 
 @pytest.mark.parametrize(

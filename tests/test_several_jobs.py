@@ -57,6 +57,44 @@ def test_cancel_tries_each(pads: Cli, jobs: Sequence[str], every: bool) -> None:
     assert [told["job"] for told in ran.of("warning")] == [jobs[1]]
 
 
+def test_a_script_asks_for_the_worst_of_several(pads: Cli, jobs: Sequence[str]) -> None:
+    assert pads("status", "--exit-code").code == 75
+    assert pads("cancel", jobs[0], "--yes").code == 0
+    assert pads("status", "--exit-code", jobs[0]).code == 9
+    assert pads("status", "--exit-code", jobs[2], jobs[1]).code == 75
+    assert pads("status", "--exit-code", jobs[3], jobs[2]).code == 10
+    assert pads("resume", *jobs[2:]).code == 0
+    (pads.root / "away").mkdir()
+    assert pads("cancel", jobs[1], "--yes").code == 0
+    assert pads("status", "--exit-code").code == 0
+
+
+def completed(cli: Cli, line: str, shell: str = "bash") -> list[str]:
+    """What the shell is told at the end of a line."""
+    words = {"_PPCLI_COMPLETE": f"{shell}_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+    ran = cli(env=words)
+    assert (ran.code, ran.err) == (0, "")
+    return [line for line in ran.stdout.decode().splitlines() if line]
+
+
+def test_the_shell_knows_the_jobs(pads: Cli, jobs: Sequence[str]) -> None:
+    assert pads("resume", jobs[2]).code == 0
+    (done,) = states(pads).keys() - {*jobs}
+    unfinished = [f"plain,{job}" for job in (jobs[3], jobs[1], jobs[0])]
+    assert completed(pads, "ppcli resume ") == completed(pads, "ppcli cancel ") == unfinished
+    assert completed(pads, f"ppcli resume {jobs[3]} ") == unfinished[1:]
+    assert completed(pads, f"ppcli resume {jobs[0][:-1]}") == unfinished[2:]
+    assert completed(pads, "ppcli status ") == [*unfinished[:1], f"plain,{jobs[2]}", *unfinished[1:], f"plain,{done}"]
+    assert f"paused: {pads.root / 'kept'} -> http://127.0.0.1:1" in "\n".join(completed(pads, "ppcli resume ", "zsh"))
+    for name in ("summary.json", "manifest.json"):
+        (pads.data / "jobs" / jobs[0] / name).write_bytes(b"{}")
+    assert completed(pads, "ppcli resume ") == unfinished[:2]
+    (pads.data / "jobs").rename(pads.data / "gone")
+    assert completed(pads, "ppcli resume ") == []
+    (pads.data / "jobs").write_bytes(b"")
+    assert completed(pads, "ppcli resume ") == []
+
+
 def test_the_last_line_names_the_jobs(pads: Cli, jobs: Sequence[str]) -> None:
     known = set(states(pads))
     last = pads("resume", *jobs[:2]).err.splitlines()[-1]

@@ -22,11 +22,13 @@ from ppcli.requests import (
 
 class App:
     """Every command, as a call. Each gives a `Result` (whose `error` may be set) or raises a `PpcliError`; events go to
-    `listener`, questions to `ask`. The result itself is told by the caller."""
+    `listener`, questions to `ask`. The result itself is told by the caller; where a second signal ends the process at
+    once there is none, and `last_words` are said."""
 
-    def __init__(self, listener: Listener, ask: Ask) -> None:
+    def __init__(self, listener: Listener, ask: Ask, last_words: Callable[[], None] = lambda: None) -> None:
         self._listener = listener
         self._ask = ask
+        self._last_words = last_words
 
     @property
     def listener(self) -> Listener:
@@ -36,26 +38,26 @@ class App:
     def put(self, request: PutRequest) -> Result:
         from ppcli.app.putting import put
 
-        with Workplace(self._listener, self._ask, retries=request.retries) as place:
+        with Workplace(self._listener, self._ask, self._last_words, retries=request.retries) as place:
             return put(place, request)
 
     def resume(self, request: ResumeRequest) -> Result:
         from ppcli.app.running import resume
 
-        with Workplace(self._listener, self._ask) as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             place.mean_jobs(request.jobs)
             return resume(place, request)
 
     def status(self, request: StatusRequest) -> Result:
         from ppcli.app.showing import status
 
-        with Workplace(self._listener, self._ask) as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return status(place, request)
 
     def cancel(self, request: CancelRequest) -> Result:
         from ppcli.app.cancelling import cancel
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             if not request.incomplete:
                 place.mean_jobs(request.jobs)
             return cancel(place, request)
@@ -63,40 +65,36 @@ class App:
     def remove(self, request: RemoveRequest) -> Result:
         from ppcli.app.objects import remove
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return remove(place, request)
 
     def list(self, request: ListRequest) -> Result:
         from ppcli.app.objects import list_objects
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return list_objects(place, request)
 
     def get(self, request: GetRequest) -> Result:
         from ppcli.app.fetching import get
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return get(place, request)
 
     def recover(self, to: str | None) -> Result:
         from ppcli.app.objects import recover
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return recover(place, to)
 
     def login(self, request: LoginRequest, prompt: Prompt, tell: Callable[[str], None]) -> Result:
         """`tell` gets the one sentence that says what was done, for people."""
         from ppcli.app.login import login
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return login(place, request, prompt, tell)
 
     def logout(self, to: str | None, tell: Callable[[str], None]) -> Result:
         from ppcli.app.login import logout
 
-        with self._without_job() as place:
+        with Workplace(self._listener, self._ask, self._last_words) as place:
             return logout(place, to, tell)
-
-    def _without_job(self) -> Workplace:
-        """For commands that leave nothing to resume: they are run again."""
-        return Workplace(self._listener, self._ask, job=False)

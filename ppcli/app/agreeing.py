@@ -45,7 +45,9 @@ def agree(
     place.listener.hear(_told(target.url, cost))
     if not cost.new or yes or dry:
         return
-    what = f"up to {cost.new} new pads ({format_size(cost.bytes_new)}) at {target.url}"
+    what = f"up to {cost.new} new pad{'s' * (cost.new > 1)} ({format_size(cost.bytes_new)}) at {target.url}"
+    if not cost.reused:
+        what += f", {cost.records} of them for {'its record' if len(planned) == 1 else 'records'}"
     answer = place.ask(f"Reserve {what}?")
     if answer is None:
         raise Usage(
@@ -93,6 +95,7 @@ def _told(url: str, cost: Cost) -> ReservationPlanned:
         pads_new=cost.new,
         pads_reused=cost.reused,
         pads_kept=cost.kept,
+        pads_records=cost.records,
         pad_size=cost.slot_size,
         bytes_new=cost.bytes_new,
         bytes_reused=cost.bytes_reused,

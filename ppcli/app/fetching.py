@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-import xxhash
-
 from ppcli import checksums, disk
-from ppcli.app.objects import listed, not_found, store_of
+from ppcli.app import partials
+from ppcli.app.objects import listed, no_file, not_found, store_of
 from ppcli.app.reading import Reader
+from ppcli.app.receiving import Reception
 from ppcli.app.workplace import Workplace
-from ppcli.errors import Busy, Integrity, Rejected, Usage, local_error, local_io
+from ppcli.errors import Integrity, Rejected, Usage, local_error, local_io
 from ppcli.events import FileCompleted, Result
 from ppcli.model import Action, Evidence, Remote
 from ppcli.names import safe_relative
 from ppcli.requests import GetRequest
 from ppcli.retry import Step
-from ppcli.target import PIECE, Ranged, Store, Target
+from ppcli.target import Ranged, Store, Target
 
 STDOUT = "-"
 _FILES = 8
@@ -40,15 +38,14 @@ def get(place: Workplace, request: GetRequest) -> Result:
     target, store, name = store_of(place, request.to, request.name)
     reader = Reader(place, store)
     try:
-        fetch = _Fetch(place, request, target, store, reader)
-        if request.recursive:
-            return fetch.tree(name)
-        remote = place.call(Step.FIND, name, lambda: target.find(name))
-        if remote is None:
-            raise not_found(name, target)
-        if request.dest == STDOUT:
-            return place.done(target=target.url, files=1, size=fetch.to_stdout(remote))
-        return fetch.result([fetch.to_file(remote, fetch.destination(remote.name))])
+        with Reception(place.listener) as reception:
+            fetch = _Fetch(place, request, target, store, reader, reception)
+            if request.recursive:
+                return fetch.tree(name)
+            remote = place.call(Step.FIND, name, lambda: target.find(name))
+            if remote is None:
+                raise no_file(place, target, store, name, "fetch")
+            return fetch.one(remote)
     finally:
         reader.close()
 
@@ -67,12 +64,28 @@ class _Fetched:
 class _Fetch:
     """One `get` under way. Several threads may fetch, different objects; the caller's tells of them."""
 
-    def __init__(self, place: Workplace, request: GetRequest, target: Target, store: Store, reader: Reader) -> None:
+    def __init__(
+        self,
+        place: Workplace,
+        request: GetRequest,
+        target: Target,
+        store: Store,
+        reader: Reader,
+        reception: Reception,
+    ) -> None:
         self._place = place
         self._request = request
         self._target = target
         self._store = store
         self._reader = reader
+        self._reception = reception
+
+    def one(self, remote: Remote) -> Result:
+        self._reception.expect(remote.size)
+        self._reception.expect_no_more()
+        if self._request.dest == STDOUT:
+            return self._place.done(target=self._target.url, files=1, size=self._to_stdout(remote))
+        return self.result([self._to_file(remote, self.destination(remote.name))])
 
     def result(self, fetched: Iterable[_Fetched]) -> Result:
         """Tells of each object as it comes."""
@@ -104,7 +117,9 @@ class _Fetch:
             for remote in listed(self._place, self._store, prefix):
                 path = root / safe_relative(remote.name[len(prefix) :])
                 _stay_below(root, path)
+                self._reception.expect(remote.size)
                 yield remote, path
+            self._reception.expect_no_more()
 
         result = self.result(self._fetched(found()))
         if not result.files_completed:
@@ -119,13 +134,13 @@ class _Fetch:
         found = chain((first,), found)
         if not isinstance(self._store, Ranged) or self._store.range_size(first[0]) is None:
             for remote, path in found:
-                yield self.to_file(remote, path)
+                yield self._to_file(remote, path)
             return
         pool = ThreadPoolExecutor(_FILES, "get")
         coming: deque[Future[_Fetched]] = deque()
         try:
             for remote, path in found:
-                coming.append(pool.submit(self.to_file, remote, path))
+                coming.append(pool.submit(self._to_file, remote, path))
                 if len(coming) > _AHEAD:
                     yield coming.popleft().result()
             while coming:
@@ -133,7 +148,8 @@ class _Fetch:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def to_stdout(self, remote: Remote) -> int:
+    def _to_stdout(self, remote: Remote) -> int:
+        self._reception.silent = sys.stdout.isatty()  # which shows the bytes
         expected = self._expected(remote)
         algorithm = _algorithm(expected)
         digest = checksums.hasher(algorithm)
@@ -143,26 +159,28 @@ class _Fetch:
             if not _print(piece):  # a reader that had enough is no failure
                 return size
             size += len(piece)
+            self._reception.add(len(piece))
         if size != remote.size or (expected and expected != f"{algorithm}:{digest.hexdigest()}"):
             raise _damaged(remote)
         return size
 
-    def to_file(self, remote: Remote, path: Path) -> _Fetched:
+    def _to_file(self, remote: Remote, path: Path) -> _Fetched:
         """Read one object into `path`, going on where an earlier run stopped."""
         expected = self._expected(remote)
         if path.is_symlink() or path.exists():
             if path.is_file() and path.stat().st_size == remote.size and self._has(path, expected):
+                self._reception.there(remote.size)
                 return _Fetched(remote, path, expected, Action.UNCHANGED, 0)
             if not self._request.force:
-                raise _exists(path)
+                raise partials.exists(path)
         if self._request.recursive:
             with local_io(f"create {path.parent}"):
                 path.parent.mkdir(parents=True, exist_ok=True)
-        partial = _partial(path, remote, expected)
+        partial = partials.path_of(path, remote, expected)
         begun = partial.stat().st_size if partial.is_file() else 0
-        with local_io(f"write {path}"), _opened(partial) as fd:
+        with local_io(f"write {path}"), partials.opened(partial) as fd:
             size = self._fill(remote, fd, expected)
-            _put_in_place(partial, path, force=self._request.force)
+            partials.put_in_place(partial, path, force=self._request.force)
         return _Fetched(remote, path, expected, Action.RESUMED if begun else Action.SENT, size)
 
     def _has(self, path: Path, expected: str | None) -> bool:
@@ -172,11 +190,13 @@ class _Fetch:
         """Complete the partial file and verify it; what an earlier run left is read again only to be hashed."""
         algorithm = _algorithm(expected)
         digest = checksums.hasher(algorithm)
-        offset = start = _hash_start(fd, remote.size, digest.update)
+        offset = start = partials.hash_start(fd, remote.size, digest.update)
+        self._reception.there(start)
         for piece in self._reader.read(remote, offset):
             disk.write_all(fd, piece, offset)
             digest.update(piece)
             offset += len(piece)
+            self._reception.add(len(piece))
         if offset != remote.size or (expected and f"{algorithm}:{digest.hexdigest()}" != expected):
             os.ftruncate(fd, 0)
             raise _damaged(remote)
@@ -215,82 +235,10 @@ def _print(piece: memoryview | bytes) -> bool:
     return True
 
 
-def _partial(path: Path, remote: Remote, digest: str | None) -> Path:
-    """A hidden file beside `path`, named after exactly this version of the object: another version starts anew."""
-    version = f"{remote.location}\n{remote.size}\n{digest}\n{remote.version}"
-    return path.with_name(f".ppcli-get-{xxhash.xxh3_64_hexdigest(version.encode(errors='surrogateescape'))}.part")
-
-
-@contextmanager
-def _opened(partial: Path) -> Iterator[int]:
-    """The partial file, for this process alone: who has it open may truncate it, even once it has its name. Raises
-    `Busy`."""
-    fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = _leads_to(partial, fd)  # else whoever had it has put it in place meanwhile
-        except BlockingIOError:
-            ours = False
-        except OSError:  # a file system without locks
-            ours = True
-        if not ours:
-            raise Busy(
-                f"{partial.parent} is being filled by another process, with the same object.",
-                hint="Wait for it to finish.",
-                reason="locked",
-            )
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _leads_to(path: Path, fd: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), path.lstat())
-    except FileNotFoundError:
-        return False
-
-
-def _hash_start(fd: int, size: int, update: Callable[[memoryview], None]) -> int:
-    """Hash what is there already; gives the offset to go on from. A file that is too long is no start at all."""
-    if os.fstat(fd).st_size > size:
-        os.ftruncate(fd, 0)
-    buffer, offset = memoryview(bytearray(PIECE)), 0
-    while got := os.preadv(fd, (buffer,), offset):
-        update(buffer[:got])
-        offset += got
-    return offset
-
-
-def _put_in_place(partial: Path, path: Path, *, force: bool) -> None:
-    """Rename into place; without `force` a file that appeared meanwhile is not replaced."""
-    if force:
-        partial.replace(path)
-    else:
-        try:
-            os.link(partial, path)
-        except FileExistsError:
-            raise _exists(path) from None
-        except OSError:  # a file system without links
-            partial.rename(path)
-        else:
-            partial.unlink()
-    disk.fsync_dir(path.parent)
-
-
 def _stay_below(root: Path, path: Path) -> None:
     """A link inside the tree must not lead the writing elsewhere."""
     if not path.parent.resolve().is_relative_to(root.resolve()):
         raise Rejected(f"{path} would be outside {root}.", hint="Remove the link that leads there.", reason="forbidden")
-
-
-def _exists(path: Path) -> Rejected:
-    return Rejected(
-        f"{path} is there already, with other content.",
-        hint="Use --force to replace it, or give another DEST.",
-        reason="exists",
-    )
 
 
 def _damaged(remote: Remote) -> Integrity:

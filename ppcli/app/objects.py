@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from ppcli.app.workplace import Workplace
-from ppcli.errors import Corrupt, Doubt, NotFound, Rejected, StepFailure
+from ppcli.errors import Corrupt, Credentials, Doubt, NotFound, Rejected, StepFailure, Temporary
 from ppcli.events import IncompleteListed, ObjectListed, Result
 from ppcli.manifest import timestamp
 from ppcli.model import Incomplete, Remote
@@ -17,6 +18,9 @@ from ppcli.requests import ListRequest, RemoveRequest
 from ppcli.retry import Step
 from ppcli.target import Store, Target
 from ppcli.targets import SCHEMES
+
+_COUNTED = 100
+"""Files of a directory that are counted to tell of it."""
 
 
 @runtime_checkable
@@ -64,6 +68,21 @@ def _unsupported(target: Target) -> Rejected:
 
 def not_found(name: str, target: Target) -> NotFound:
     return NotFound(f"There is no {name!r} at {target.url}.", hint="'ppcli ls' lists what is there.", reason="name")
+
+
+def no_file(place: Workplace, target: Target, store: Store, name: str, doing: str) -> NotFound:
+    """As `not_found`, where a directory may be meant: `doing` is what -r would do to it ("fetch")."""
+    below, prefix = 0, f"{name.rstrip('/')}/" if name else ""
+    with suppress(Rejected, Credentials, Temporary):  # who may read a name may not always list
+        below = sum(1 for _ in islice(listed(place, store, prefix), _COUNTED + 1))
+    if not below:
+        return not_found(name, target)
+    files = f"more than {_COUNTED} files" if below > _COUNTED else "1 file" if below == 1 else f"{below} files"
+    return NotFound(
+        f"{name!r} is a directory with {files} at {target.url}.",
+        hint=f"Add `-r` to {doing} what is in it.",
+        reason="name",
+    )
 
 
 def listed(place: Workplace, store: Store, prefix: str) -> Iterator[Remote]:
@@ -137,8 +156,9 @@ def remove(place: Workplace, request: RemoveRequest) -> Result:
             names += [remote.name for remote in listed(place, store, name.rstrip("/") + "/")]
         gone = _remove(place, store, name, names)
         removed += len(gone)
-        if not gone:
-            missing = missing or not_found(name, target)
+        if not gone and not missing:
+            look = not request.recursive
+            missing = no_file(place, target, store, name, "remove") if look else not_found(name, target)
     url = target.url if target else None
     return place.done(error=missing, target=url, files=removed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from ppcli import pipeline, steps
 from ppcli.app.log import JobLog
@@ -204,7 +204,7 @@ def result(place: Workplace, runs: Runs, error: PpcliError | None, target: str |
         state=one,
         target=target,
         elapsed=place.elapsed,
-        error=error_info(error) if error else None,
+        error=error_info(error, job=bool(runs.endings)) if error else None,
         **totals,
     )
 
@@ -222,7 +222,7 @@ def resume(place: Workplace, request: ResumeRequest) -> Result:
     chosen = _chosen(place, request)
     for job_id in chosen:
         try:
-            ending = _resume_one(place, job_id, runs, targets)
+            ending = _resume_one(place, request, job_id, runs, targets)
         except Interrupted:
             raise
         except PpcliError as error:
@@ -242,7 +242,7 @@ def resume(place: Workplace, request: ResumeRequest) -> Result:
     return result(place, runs, shared_error(errors), targets.pop() if len(targets) == 1 else None)
 
 
-def _resume_one(place: Workplace, job_id: str, runs: Runs, targets: set[str]) -> Ending:
+def _resume_one(place: Workplace, request: ResumeRequest, job_id: str, runs: Runs, targets: set[str]) -> Ending:
     job = reopen(place, job_id)
     state = job.manifest.state
     try:
@@ -257,6 +257,10 @@ def _resume_one(place: Workplace, job_id: str, runs: Runs, targets: set[str]) ->
     except PpcliError:
         job.close()
         raise
+    had = job.manifest.options
+    job.manifest.options = replace(
+        had, limit_rate=request.limit_rate or had.limit_rate, jobs=request.at_once or had.jobs
+    )
     files = [i for i, entry in enumerate(job.manifest.files) if not entry.state.finished]
     return run_job(place, job, target, files, runs, resumed=True, asked=len(job.manifest.files))
 

@@ -18,10 +18,11 @@ RUNNING, PAUSED, CANCELLED = 7, 75, 9
 
 def status(place: Workplace, request: StatusRequest) -> Result:
     """Tell a `JobStatus` for each job asked for: those named, all, or all unfinished. Raises `NotFound` and `Usage` for
-    ids, `Corrupt` for a single job that cannot be read."""
+    ids, `Corrupt` for a single job that cannot be read. The exit code, where it was asked for, is the first that is not
+    0, oldest job first and those that cannot be read last."""
     named = list(dict.fromkeys(place.jobs.resolve(prefix) for prefix in request.jobs))
-    shown: list[JobStatus] = []
-    code, damaged = 0, None
+    shown: list[tuple[JobStatus, int]] = []
+    damaged: Corrupt | None = None
     for job in named or place.jobs.ids():
         holder = place.jobs.holder(job)
         try:
@@ -29,19 +30,19 @@ def status(place: Workplace, request: StatusRequest) -> Result:
         except Corrupt as corrupt:
             place.warn("corrupt", corrupt.message, job)
             damaged = corrupt
-            code = code or corrupt.exit_code
             continue
         told = _status(summary, holder)
         if named or request.all or not told.state.finished:
-            shown.append(told)
-            code = code or _exit_code(summary, told.state, holder)
-    for told in sorted(shown, key=lambda one: one.created):
+            shown.append((told, _exit_code(summary, told.state, holder)))
+    shown.sort(key=lambda one: one[0].created)
+    for told, _ in shown:
         place.listener.hear(told)
     if named and not shown and damaged:
         raise damaged
-    state = shown[0].state if len(shown) == 1 and named else None
-    target = shown[0].target if len(shown) == 1 and named else None
+    state = shown[0][0].state if len(shown) == 1 and named else None
+    target = shown[0][0].target if len(shown) == 1 and named else None
     result = place.done(state=state, target=target)
+    code = next((code for _, code in shown if code), damaged.exit_code if damaged else 0)
     if not request.exit_code or not code:
         return result
     return Result(None, ok=False, exit_code=code, state=state, target=target, elapsed=result.elapsed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -19,9 +19,11 @@ _LATEST = 6.8
 
 class Signals:
     """Without a run under way the first signal raises `Interrupted` in the main thread; with one it requests a stop.
-    Whatever happens then, the process is gone after 6.8 seconds."""
+    Whatever happens then, the process is gone after 6.8 seconds. Where it ends at once, `last_words` are all that is
+    said: from a signal handler, or beside a thread that hangs, so they take no lock and wait for nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_words: Callable[[], None]) -> None:
+        self._last_words = last_words
         self._halt: Halt | None = None
         self._code: int | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -54,16 +56,18 @@ class Signals:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         code = _CODES[signal.Signals(number)]
         if self._code is not None:
-            _leave(self._code)
+            self._leave(self._code)
         self._code = code
-        watchdog = threading.Timer(_LATEST, _leave, (code,))
+        watchdog = threading.Timer(_LATEST, self._leave, (code,))
         watchdog.daemon = True
         watchdog.start()
         if self._halt is None:
             raise Interrupted(code, job=False)
         self._halt.signal(Interrupted(code, job=True))
 
-
-def _leave(code: int) -> None:
-    """End now, whatever hangs. All that matters is on the disk already."""
-    os._exit(code)
+    def _leave(self, code: int) -> None:
+        """End now, whatever hangs. All that matters is on the disk already."""
+        try:
+            self._last_words()
+        finally:
+            os._exit(code)

@@ -58,8 +58,15 @@ class Workplace:
     """Open for one command. While it is open, signals raise `Interrupted`, or stop the run that is under way. `halt` is
     for the calls outside a run: what stops one of them stops all, and nothing is told any more once it is closed."""
 
-    def __init__(self, listener: Listener, ask: Ask, *, retries: int = DEFAULT_RETRIES, job: bool = True) -> None:
-        """`retries`: attempts of each call outside a run. `job`: when they are used up, there is a job to resume."""
+    def __init__(
+        self,
+        listener: Listener,
+        ask: Ask,
+        last_words: Callable[[], None] = lambda: None,
+        *,
+        retries: int = DEFAULT_RETRIES,
+    ) -> None:
+        """`last_words` as `Signals` takes them. `retries`: attempts of each call outside a run."""
         self._one_by_one = OneByOne(listener)
         self.listener: Listener = self._one_by_one
         self.ask = ask
@@ -69,15 +76,13 @@ class Workplace:
         self.jobs = JobStore(self.dirs.data)
         self.digests = DigestCache(self.dirs.data)
         self.hashes = Hashes(self.digests)
-        self.signals = Signals()
+        self.signals = Signals(last_words)
         self.transports = Transports(self.config, self.dirs.config)
         self.halt = Halt()
         self._targets: dict[tuple[str, int | None], Target] = {}
         self.hashing = threading.BoundedSemaphore(os.cpu_count() or 1)
         # One gate is enough: while a call waits because its host asked for it, no other host is talked to.
-        self._retrier = Retrier(
-            retries, Gate(), self.halt, lambda made: self.listener.hear(retrying(None, made)), job=job
-        )
+        self._retrier = Retrier(retries, Gate(), self.halt, lambda made: self.listener.hear(retrying(None, made)))
 
     def __enter__(self) -> Workplace:
         self.signals.install()
@@ -187,12 +192,14 @@ class Workplace:
             files_completed=files,
             bytes_sent=size,
             elapsed=self.elapsed,
-            error=error_info(error) if error else None,
+            error=error_info(error, job=False) if error else None,
         )
 
 
-def error_info(error: PpcliError) -> ErrorInfo:
-    return ErrorInfo(error.kind, error.reason, error.message, error.hint, error.retryable)
+def error_info(error: PpcliError, *, job: bool) -> ErrorInfo:
+    """`job`: there is one that can be resumed."""
+    hint = error.hint if job else error.hint_without_job
+    return ErrorInfo(error.kind, error.reason, error.message, hint, error.retryable)
 
 
 _RETRYABLE = {"temporary", "interrupted", "busy"}

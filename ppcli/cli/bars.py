@@ -9,13 +9,13 @@ from typing import IO, cast
 from rich.console import Console, Group, RenderableType
 from rich.control import Control
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.segment import ControlType
 from rich.table import Table
 from rich.text import Text
 
+from ppcli.cli.bar import Bar
 from ppcli.cli.call import View
-from ppcli.cli.gauge import Gauge, Hashing
+from ppcli.cli.gauge import Download, Gauge, Hashing
 from ppcli.cli.narrator import Narrator
 from ppcli.cli.results import result_lines
 from ppcli.cli.streams import Stream, same_terminal
@@ -25,6 +25,7 @@ from ppcli.events import (
     JobEvent,
     JobFinished,
     JobStarted,
+    Receiving,
     ReservationProgress,
     Result,
     Retrying,
@@ -67,13 +68,14 @@ class Bars:
     ) -> None:
         self._view = view
         self._out = out
+        self._err = err
         self._shared = same_terminal(out, err)
         self._clock = clock
         self._console = console or _Terminal(
             file=cast(IO[str], err), force_terminal=True, force_interactive=True, no_color=no_color or None
         )
         self._narrator = Narrator(self._say, clock, view)
-        self._gauges: dict[str | None, Gauge] = {}
+        self._gauges: dict[str | None, Gauge | Download] = {}
         self._hashing: Hashing | None = None
         self._live: Live | None = None
         self._drawn_at = 0.0
@@ -84,7 +86,11 @@ class Bars:
         if isinstance(event, JobStarted | Result):
             self._hashed()
         if isinstance(event, Result):
+            if None in self._gauges and event.ok:
+                self._finish(None, JobState.COMPLETED)
             self.close()
+        elif isinstance(event, Receiving):
+            self._receive(event)
         elif isinstance(event, HashingProgress):
             self._hash(event)
         elif isinstance(event, JobEvent):
@@ -119,8 +125,19 @@ class Bars:
         for job in list(self._gauges):
             self._finish(job, None)
 
-    def _shown(self) -> list[Gauge | Hashing]:
+    def last_words(self) -> None:
+        """Below the bars, which stay as they are: the cursor is on their last line."""
+        below = "\n" if self._live is not None else ""
+        self._err.at_once(below + self._narrator.last_words())
+
+    def _shown(self) -> list[Gauge | Download | Hashing]:
         return [*([self._hashing] if self._hashing else []), *self._gauges.values()]
+
+    def _receive(self, event: Receiving) -> None:
+        """What a `get` fetches belongs to no job."""
+        download = self._gauges.setdefault(None, Download(event, self._clock()))
+        assert isinstance(download, Download)
+        download.event = event
 
     def _hash(self, event: HashingProgress) -> None:
         if self._hashing is None:
@@ -142,7 +159,7 @@ class Bars:
 
     def _measure(self, event: JobEvent) -> None:
         gauge = self._gauges.get(event.job)
-        if gauge is None:
+        if not isinstance(gauge, Gauge):
             return
         match event:
             case UploadProgress():
@@ -180,7 +197,7 @@ class Bars:
             self._out.line(line)
 
 
-def _drawing(gauge: Gauge | Hashing, width: int) -> Table:
+def _drawing(gauge: Gauge | Download | Hashing, width: int) -> Table:
     """Lines that fit the terminal; the last column stays free, as some terminals wrap when it is written."""
     grid = Table.grid(padding=(0, 1))
     grid.width = max(width - 1, 1)
@@ -193,8 +210,7 @@ def _drawing(gauge: Gauge | Hashing, width: int) -> Table:
         grid.add_column(no_wrap=True, justify="right", min_width=12)
     style = "bar.complete" if gauge.completed or not gauge.finished else "yellow"
     for row in gauge.rows():
-        bar = ProgressBar(total=row.total, completed=row.done, complete_style=style, finished_style="bar.finished")
-        cells: list[RenderableType] = [row.label, bar, f"{row.percent}%"]
+        cells: list[RenderableType] = [row.label, Bar(row.done, row.total, style), row.percent]
         if width >= _WIDE:
             cells.append(row.amount)
         if width >= _MEDIUM:

@@ -28,6 +28,10 @@ class Display(Listener, Protocol):
 
     def close(self) -> None: ...
 
+    def last_words(self) -> None:
+        """The process ends at once: say how to go on, without a lock and without waiting for anybody."""
+        ...
+
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP outside the part of a use case that handles signals itself."""
@@ -108,11 +112,12 @@ def make_ask(options: Globals) -> Ask:
 def _run(call: Call, display: Display, ask: Ask) -> Result:
     from ppcli.app import App
 
-    return call.use_case(App(display, ask))
+    return call.use_case(App(display, ask, display.last_words))
 
 
 def _failure(error: BaseException, options: Globals, elapsed: float) -> Result:
-    """The result of a command that raised."""
+    """The result of a command that raised: before it had a job, or before it could go on with one, so that in either
+    case it is to be run again."""
     if options.verbose and not isinstance(error, Usage):
         for line in "".join(traceback.format_exception(error)).splitlines():
             Stream("stderr").line(escape(line))
@@ -123,7 +128,7 @@ def _failure(error: BaseException, options: Globals, elapsed: float) -> Result:
         error = _unanswered(error)
     elif not isinstance(error, PpcliError):
         error = _bug(error)
-    info = ErrorInfo(error.kind, error.reason, error.message, error.hint, error.retryable)
+    info = ErrorInfo(error.kind, error.reason, error.message, error.hint_without_job, error.retryable)
     return Result(job=None, ok=False, exit_code=error.exit_code, elapsed=round(elapsed, 3), error=info)
 
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ppcli.cli import sentences
-from ppcli.events import HashingProgress, JobStarted, ReservationProgress, UploadProgress
+from ppcli.events import HashingProgress, JobStarted, Receiving, ReservationProgress, UploadProgress
 from ppcli.model import JobState
 from ppcli.units import format_duration, format_rate, format_size
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One bar. It is full only when `done` is `total`; without a total only when the job is completed."""
+    """One bar. It is full only when `done` is `total`; without a total only when the job is completed. Where nobody
+    knows the total it is None."""
 
     label: str
     done: int
-    total: int
+    total: int | None
     amount: str
     note: str
 
     @property
-    def percent(self) -> int:
-        return sentences.percent(self.done, self.total)
+    def percent(self) -> str:
+        return "" if self.total is None else f"{sentences.percent(self.done, self.total)}%"
 
 
 class Hashing:
@@ -44,6 +45,38 @@ class Hashing:
         rate = done / max(self._now - self.started_at, 0.001) if self._now > self.started_at else 0.0
         amount = f"{format_size(done)}/{format_size(total)}"
         return (Row("Hashed", done, total or 1, amount, format_rate(rate) if rate else ""),)
+
+
+class Download:
+    """How much of what a `get` fetches is here."""
+
+    moving = True
+
+    def __init__(self, event: Receiving, now: float) -> None:
+        self.started_at = now
+        self.event = event
+        self._ended: str | None = None
+        self.completed = False
+
+    def finish(self, state: JobState | None, _now: float) -> None:
+        """As `Gauge.finish`."""
+        self._ended = state or "stopped"
+        self.completed = state is JobState.COMPLETED
+
+    @property
+    def finished(self) -> bool:
+        return self._ended is not None
+
+    def rows(self) -> tuple[Row, ...]:
+        done, total, rate = self.event.bytes_done, self.event.bytes_total, self.event.bytes_per_second
+        if self.completed:
+            total = done
+        amount = format_size(done) if total is None else f"{format_size(done)}/{format_size(total)}"
+        left = None if total is None else sentences.remaining(total - done, rate)
+        note = self._ended or (
+            format_rate(rate) if left is None else f"{format_rate(rate)}, {format_duration(left)} left"
+        )
+        return (Row("Received", done, total, amount, note),)
 
 
 class Gauge:
@@ -137,5 +170,7 @@ class Gauge:
             return self._ended
         if self._stopping:
             return "stopping"
-        left = sentences.remaining(self._upload)
+        left = sentences.remaining(
+            self._upload.bytes_total - self._upload.bytes_confirmed, self._upload.bytes_per_second
+        )
         return "" if left is None else f"{format_duration(left)} left"

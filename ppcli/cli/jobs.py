@@ -6,10 +6,11 @@ import click
 
 from ppcli.cli.call import Call, View
 from ppcli.cli.options import Command
-from ppcli.cli.params import to_option, yes_option
+from ppcli.cli.params import complete_job, environment, parse_count, to_option, yes_option
 from ppcli.requests import CancelRequest, ResumeRequest, StatusRequest
+from ppcli.units import parse_rate
 
-_jobs = click.argument("jobs", nargs=-1, metavar="[JOB]...")
+_jobs = click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=complete_job)
 
 
 def _jobs_or_all(jobs: tuple[str, ...], every: bool) -> None:
@@ -28,10 +29,11 @@ def resume(jobs: tuple[str, ...], every: bool) -> Call:
       ppcli resume 7f3a
 
     JOB is any unique beginning of a job's id (`ppcli status` lists them). Without one, the only unfinished job is
-    meant.
+    meant. A job keeps the options of its put; PPCLI_LIMIT_RATE and PPCLI_JOBS, where they are set, take their place.
     """
     _jobs_or_all(jobs, every)
-    request = ResumeRequest(jobs=jobs, all=every)
+    rate, at_once = environment("PPCLI_LIMIT_RATE", parse_rate), environment("PPCLI_JOBS", parse_count)
+    request = ResumeRequest(jobs=jobs, all=every, limit_rate=rate, at_once=at_once)
     return Call(
         lambda app: app.resume(request), View(locations=True, moved="sent", nothing="There is no unfinished job.")
     )
@@ -48,7 +50,8 @@ def status(jobs: tuple[str, ...], every: bool, exit_code: bool) -> Call:
       ppcli status
       ppcli status --exit-code 7f3a
 
-    With --exit-code: 0 completed, 7 running, 75 paused, 9 cancelled, and its own code for a failed job.
+    With --exit-code: 0 completed, 7 running, 75 paused, 9 cancelled, and its own code for a failed job. Of several
+    jobs, the first that is not 0.
     """
     _jobs_or_all(jobs, every)
     request = StatusRequest(jobs=jobs, all=every, exit_code=exit_code)

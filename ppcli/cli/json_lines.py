@@ -50,6 +50,9 @@ class JsonLines:
     def close(self) -> None:
         """Every line is out already."""
 
+    def last_words(self) -> None:
+        """Stderr stays empty, and stdout may be in the middle of a line."""
+
     def _learn(self, kind: type[Event]) -> tuple[str, ...]:
         """The keys of an event, `job` first; looked up once, as 100,000 chunks come by."""
         names = [field.name for field in fields(kind)]

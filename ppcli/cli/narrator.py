@@ -37,7 +37,9 @@ class Narrator:
         self._quiet = quiet
         self._view = view
         self._silent_so_far = True
+        self._concluded = False
         self._files: dict[str | None, int] = {}  # of the jobs that started here
+        self._running: list[str] = []
         self._unfinished: list[str] = []
         self._failed_jobs: list[str] = []
         self._held: list[FileFailed] = []
@@ -51,6 +53,7 @@ class Narrator:
                 self._conclude(event)
             case JobStarted():
                 self._files[event.job] = event.files
+                self._running.append(str(event.job))
                 self.note(sentences.beginning(event))
             case ReservationPlanned():
                 self.note(sentences.reservation(event))
@@ -76,6 +79,14 @@ class Narrator:
         if not self._quiet:
             self._tell(text)
 
+    def last_words(self) -> str:
+        """The line for a run that is cut off: how to go on. Empty where the end was told already."""
+        if self._concluded:
+            return ""
+        jobs = [*self._unfinished, *self._running]
+        again = f"To go on: ppcli resume {' '.join(jobs)}" if jobs else "Run the same command again."
+        return f"ppcli: Stopped at once{'; everything confirmed is kept' if jobs else ''}. {again}\n"
+
     def _tell(self, text: str) -> None:
         self._say(f"ppcli: {escape(text)}")
 
@@ -97,6 +108,8 @@ class Narrator:
             self._held.append(event)
 
     def _finished(self, event: JobFinished) -> None:
+        if event.job in self._running:
+            self._running.remove(event.job)
         if event.state in (JobState.PAUSED, JobState.FAILED) and event.job is not None:
             self._unfinished.append(event.job)
             if event.state is JobState.FAILED:
@@ -105,6 +118,7 @@ class Narrator:
             self.note(f"job {event.job}: {event.state}")
 
     def _conclude(self, result: Result) -> None:
+        self._concluded = True
         error = result.error
         for event in self._held:
             if error is None or error.message != event.message:

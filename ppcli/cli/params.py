@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -31,6 +33,15 @@ def parsed_by(
     return callback
 
 
+def environment(variable: str, parse: Callable[[str], T]) -> T | None:
+    """What a variable says, for a command that has no option for it; None where it is unset or empty."""
+    text = os.environ.get(variable)
+    try:
+        return parse(text) if text else None
+    except ValueError as error:
+        raise click.UsageError(f"Invalid value for {variable}: {error}") from None
+
+
 def parse_seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -53,6 +64,22 @@ def complete_path(_context: click.Context, _param: click.Parameter, incomplete: 
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="file")]
+
+
+def complete_job(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The jobs that a command is about and that are not yet named. Whatever goes wrong, the shell is told nothing."""
+    from click.shell_completion import CompletionItem
+
+    from ppcli.cli.streams import escape
+
+    with contextlib.suppress(Exception):
+        from ppcli.app import suggesting
+
+        named = context.params.get(param.name or "") or ()
+        finished = context.command.name == "status"
+        found = suggesting.jobs(incomplete, but=named, finished=finished)
+        return [CompletionItem(job, help=escape(told)) for job, told in found]
+    return []
 
 
 size_value = parsed_by(parse_size)

@@ -16,6 +16,7 @@ from ppcli.events import (
     HashingProgress,
     JobFinished,
     JobStarted,
+    Receiving,
     ReservationProgress,
     UploadProgress,
 )
@@ -43,12 +44,13 @@ class Plain:
     ) -> None:
         self._view = view
         self._out = out
-        self._clock = clock
         self._err = err
+        self._clock = clock
         self._narrator = Narrator(self._say, clock, view, quiet=quiet)
         self._uploads: dict[str | None, UploadProgress] = {}
         self._reservations: dict[str | None, ReservationProgress] = {}
         self._hashing: HashingProgress | None = None
+        self._receiving: Receiving | None = None
         self._started = clock()
         self._moved = self._started
         self._due = self._started + FIRST_HEARTBEAT
@@ -65,6 +67,10 @@ class Plain:
                 self._progress(event)
             case HashingProgress():
                 self._hashing = event if event.bytes_hashed < event.bytes_total else None
+            case Receiving():
+                if self._receiving is None or self._receiving.bytes_done != event.bytes_done:
+                    self._moved = self._clock()
+                self._receiving = event
             case JobStarted():
                 self._hashing = None
             case ReservationProgress():
@@ -94,6 +100,9 @@ class Plain:
             self._flushed = now
             self._out.flush()
 
+    def last_words(self) -> None:
+        self._err.at_once(self._narrator.last_words())
+
     def _progress(self, event: UploadProgress) -> None:
         before = self._uploads.get(event.job)
         if before is None or (before.bytes_sent, before.bytes_confirmed) != (event.bytes_sent, event.bytes_confirmed):
@@ -103,16 +112,23 @@ class Plain:
     def _heartbeat(self, now: float) -> str:
         if self._hashing is not None:
             return f"{sentences.hashing(self._hashing)}, {format_duration(now - self._started)} so far"
+        if (got := self._receiving) is not None:
+            missing = (got.bytes_total or 0) - got.bytes_done
+            return self._moving(sentences.receiving(got), missing, got.bytes_per_second, now)
         if not self._uploads:
             reserved = sum(event.reserved for event in self._reservations.values())
             what = f"{sentences.counted(reserved, 'chunk')} reserved, nothing sent yet" if reserved else "still working"
             return f"{what}, {format_duration(now - self._started)} so far"
         total = _sum(list(self._uploads.values()))
+        missing = total.bytes_total - total.bytes_confirmed
+        return self._moving(sentences.standing(total), missing, total.bytes_per_second, now)
+
+    def _moving(self, standing: str, missing: int, rate: float, now: float) -> str:
         if now - self._moved >= STALLED:
-            return f"{sentences.standing(total)}, stalled: nothing has moved for {format_duration(now - self._moved)}"
-        left = sentences.remaining(total)
+            return f"{standing}, stalled: nothing has moved for {format_duration(now - self._moved)}"
+        left = sentences.remaining(missing, rate)
         ahead = "" if left is None else f", about {format_duration(left)} left"
-        return f"{sentences.standing(total)} at {format_rate(total.bytes_per_second)}{ahead}"
+        return f"{standing} at {format_rate(rate)}{ahead}"
 
 
 def _sum(events: list[UploadProgress]) -> UploadProgress:

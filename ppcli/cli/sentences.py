@@ -6,6 +6,7 @@ from ppcli.events import (
     FileFailed,
     HashingProgress,
     JobStarted,
+    Receiving,
     ReservationPlanned,
     Result,
     Retrying,
@@ -49,14 +50,13 @@ def stopping(event: Stopping) -> str:
     return f"stopping: what is on its way gets up to {format_duration(event.grace)}; a second {again} ends it at once"
 
 
-def remaining(progress: UploadProgress) -> float | None:
-    """Seconds until everything is confirmed at the present rate, or None where nobody can tell."""
-    missing = progress.bytes_total - progress.bytes_confirmed
-    return missing / progress.bytes_per_second if missing > 0 and progress.bytes_per_second > 0 else None
+def remaining(missing: int, rate: float) -> float | None:
+    """Seconds that so many bytes take at the present rate, or None where nobody can tell."""
+    return missing / rate if missing > 0 and rate > 0 else None
 
 
 def reservation(event: ReservationPlanned) -> str:
-    """What will be reserved, what is used again, and what is kept."""
+    """What will be reserved, what is used again, what is kept, and why it is more than the bytes take."""
     new = (
         f"up to {counted(event.pads_new, 'new pad')} ({format_size(event.bytes_new)})"
         if event.pads_new
@@ -67,6 +67,9 @@ def reservation(event: ReservationPlanned) -> str:
         told += f", using {counted(event.pads_reused, 'free pad')} ({format_size(event.bytes_reused)}) again"
     if event.pads_kept:
         told += f", keeping {counted(event.pads_kept, 'unchanged pad')} ({format_size(event.bytes_kept)})"
+    if event.pads_new or event.pads_reused:
+        records = "the record" if event.pads_records == 1 else "records"
+        told += f"; {event.pads_records} of these for {records} (name, size, which pads)"
     return told
 
 
@@ -80,6 +83,14 @@ def standing(progress: UploadProgress) -> str:
     """How far a job is."""
     done, total = progress.bytes_confirmed, progress.bytes_total
     return f"{percent(done, total)}% confirmed ({format_size(done)} of {format_size(total)})"
+
+
+def receiving(progress: Receiving) -> str:
+    """How far a `get` is."""
+    done, total = progress.bytes_done, progress.bytes_total
+    if total is None:
+        return f"{format_size(done)} received"
+    return f"{percent(done, total)}% received ({format_size(done)} of {format_size(total)})"
 
 
 def ending(result: Result, moved: str, retries: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import sys
 from typing import Literal, TextIO
 
@@ -63,6 +64,13 @@ class Stream:
     def line(self, text: str) -> None:
         self.write(text + "\n")
         self.flush()
+
+    def at_once(self, text: str) -> None:
+        """Past the buffer and its lock, as from a signal handler; dropped where it would have to wait, as for a
+        terminal that was stopped with ^S."""
+        with contextlib.suppress(OSError, ValueError):  # closed, or a descriptor that `select` cannot take
+            if text and select.select((), (self.fileno(),), (), 0)[1]:
+                os.write(self.fileno(), text.encode(self.encoding, "backslashreplace"))
 
     def isatty(self) -> bool:
         file = self._file

@@ -93,8 +93,15 @@ class Ledger:
             self._restart()
 
     def start_over(self) -> None:
-        """Rebuild the index from the pads, though it may be sound. Only within a transaction."""
-        self._replace(self.state)
+        """Rebuild the index from the pads, though it may be sound: it is set aside only where they tell of other
+        versions. Only within a transaction."""
+        state = self._rebuild(self.state)
+        if state.names != self.state.names:
+            self._supplant(state)
+            return
+        self.state = state
+        self._write_snapshot()
+        self._restart()
 
     def close(self) -> None:
         with self._mutex:
@@ -187,8 +194,10 @@ class Ledger:
         self._snapshot_size = len(data)
 
     def _replace(self, old: State | None) -> None:
-        """Rebuild, set what was there aside, and begin anew."""
-        state = self._rebuild(old)
+        self._supplant(self._rebuild(old))
+
+    def _supplant(self, state: State) -> None:
+        """Set what was there aside, and begin anew."""
         with local_io("replace the pad index"):
             for path in (self._root / SNAPSHOT, self._root / JOURNAL):
                 with suppress(FileNotFoundError):

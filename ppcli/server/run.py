@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from ppcli import __version__, config, disk
 from ppcli.config import Dirs
 from ppcli.errors import Local, PpcliError, Usage, local_io
 from ppcli.events import Listener, Serving, TokenCreated, WarningRaised
+from ppcli.server import certificates
 from ppcli.server.accounts import data_dir
 from ppcli.server.app import create
 from ppcli.server.database import database_errors
@@ -99,13 +99,7 @@ def _check(request: ServeRequest) -> None:
             reason="tls",
         )
     if request.certfile is not None:
-        try:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(request.certfile, request.keyfile, password="")  # nobody is asked for one
-        except OSError as error:  # ssl.SSLError is one
-            raise Usage(
-                f"The certificate cannot be used: {error}.", hint="Check --certfile and --keyfile.", reason="tls"
-            ) from error
+        certificates.check(request.certfile, request.keyfile)
 
 
 def _is_loopback(host: str) -> bool:

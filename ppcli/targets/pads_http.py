@@ -64,9 +64,10 @@ class HttpPadTarget(PadTarget):
         store = self._store()
         pad_size = store.identity.pad_size if store else self._chunk_size or PAD_DEFAULT
         kept = sum(_unchanged(store, name, of_chunks) for name, of_chunks in sums.items()) if store else 0
-        wanted = sum(file.chunks + record.expected_pads(file.name, file.chunks, pad_size) for file in files) - kept
+        records = sum(record.expected_pads(file.name, file.chunks, pad_size) for file in files)
+        wanted = sum(file.chunks for file in files) + records - kept
         spare = store.spare(wanted) if store else 0
-        return Cost(new=wanted - spare, reused=spare, kept=kept, slot_size=pad_size)
+        return Cost(new=wanted - spare, reused=spare, kept=kept, records=records, slot_size=pad_size)
 
     def range_size(self, remote: Remote) -> int | None:
         """Whole pads, since a pad is read as a whole to be checked; those that are too large come one by one."""

@@ -224,5 +224,10 @@ def test_a_second_ctrl_c_ends_it_at_once(cli: Cli, wire: Proxy) -> None:
     ran = terminal.end()
     assert ran.code == 130
     assert time.monotonic() - started < 2.0
+    (job,) = cli.json("status").of("job")
+    assert seen(ran.stdout.decode())[-1] == (
+        f"ppcli: Stopped at once; everything confirmed is kept. To go on: {job['resume_command']}"
+    )
+    assert ran.stdout.endswith(b"\n")
     wire.fresh()
     goes_on(cli)
