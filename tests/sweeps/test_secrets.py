@@ -152,7 +152,11 @@ def test_the_log_says_what_support_needs(root: Path) -> None:
     written = log_of(cli)
     runs = re.findall(r"ppcli \d+\.\d+\S*, Python \d+\.\d+\S*, \S+", written)
     assert len(runs) == 2
-    for words in (f"job_started target='{cli.to}' files=1", "stopped kind='temporary' reason='retries'", "503"):
+    for words in (
+        f'job_started {{"target":"{cli.to}","files":1',
+        'stopped {"kind":"temporary","reason":"retries"',
+        "503",
+    ):
         assert words in written, words
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z \d+ ", line) for line in written.splitlines()), written
     assert TOKEN not in written
@@ -175,9 +179,10 @@ def test_the_log_tells_of_retries_and_signals(root: Path) -> None:
         assert finish(process).code == 143
     written = log_of(cli)
     assert re.search(
-        r"retrying name='a.bin' chunk=None step=.*open.* attempt=1 delay=\S+ cause='[^']*503[^']*so tired", written
+        r'retrying {"name":"a.bin","chunk":null,"step":"open","attempt":1,"delay":\S+,"cause":"[^"]*503[^"]*so tired',
+        written,
     )
-    assert "stopped kind='interrupted'" in written and "exit_code=143" in written
+    assert 'stopped {"kind":"interrupted"' in written and '"exit_code":143' in written
 
 
 def test_the_log_rotates_and_stays_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

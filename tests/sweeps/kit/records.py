@@ -66,9 +66,13 @@ def _fold(job: Recorded, files: list[dict[str, Any]], line: dict[str, Any]) -> N
     if line["step"] == "job_changed":
         job.state = line["state"]
         return
-    file = files[line["file"]]
+    for word in line["step"].split("+"):
+        _fold_one(job, files[line["file"]], word, line)
+
+
+def _fold_one(job: Recorded, file: dict[str, Any], word: str, line: dict[str, Any]) -> None:
     name: str = file["name"]
-    match line["step"]:
+    match word:
         case "opening":
             job.opening.add(name)
         case "opened":
