@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import ParamSpec
 
@@ -186,15 +186,22 @@ class _Pipeline:
                 self._open_files(work)
 
     def _send_together(self, units: Sequence[Unit]) -> None:
-        """Send all of them before the first reply is waited for."""
+        """Send all of them before the first reply is waited for. What failed waits for its next attempt once nothing
+        else waits with it."""
         begun: list[Begun] = []
-        for unit in units:
-            try:
+        with suppress(Stopped):
+            for unit in units:
                 begun.append(self._sender.begin(unit))
-            except Stopped:
-                break
-        for number, unit in enumerate(units):
-            self._guard(unit.run, self._sender.deliver, unit, begun[number] if number < len(begun) else None)
+        late: list[Begun] = []
+        for one in begun:
+            if one.failed():
+                late.append(one)
+            else:
+                self._guard(one.unit.run, self._sender.deliver, one.unit, one)
+        for one in late:
+            self._guard(one.unit.run, self._sender.deliver, one.unit, one)
+        for unit in units[len(begun) :]:
+            self._guard(unit.run, self._sender.deliver, unit)
 
     def _hash_files(self) -> None:
         while (run := self._feed.take_hash()) is not None:

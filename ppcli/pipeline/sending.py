@@ -27,12 +27,20 @@ class Begun:
         self._outcome: Receipt | Exception | None = None
         self._go_on()
 
+    def failed(self) -> bool:
+        """Wait for the outcome: will it be raised?"""
+        return isinstance(self._wait(), Exception)
+
     def outcome(self) -> Receipt:
         """Wait for it. Raises what the call does."""
+        outcome = self._wait()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def _wait(self) -> Receipt | Exception:
         while self._outcome is None:
             self._go_on()
-        if isinstance(self._outcome, Exception):
-            raise self._outcome
         return self._outcome
 
     def _go_on(self) -> None:
