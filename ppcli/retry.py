@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
-
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
 
 from ppcli.errors import KEPT, Crowded, Damaged, Further, Temporary, Transient
 from ppcli.halt import Halt
+
+if TYPE_CHECKING:  # loaded once something has failed
+    from tenacity import RetryCallState
+    from tenacity.wait import wait_base
 
 T = TypeVar("T")
 
@@ -113,6 +116,8 @@ class Retrier:
         return number >= self._attempts
 
     def _again(self, step: Step, name: str, chunk: int | None, attempt: Callable[[], T], first: Transient) -> T:
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt
+
         pending: list[Transient] = [first]
 
         def replayed() -> T:
@@ -146,7 +151,7 @@ class Retrier:
             ) from last
 
     def _delay(self, state: RetryCallState) -> float:
-        delay = float(_backoff(state))
+        delay = _backoff(state)
         failure = state.outcome.exception() if state.outcome else None
         if isinstance(failure, Transient) and failure.retry_after is not None:
             if failure.retry_after > RETRY_AFTER_MAX:
@@ -161,7 +166,15 @@ class Retrier:
         return delay
 
 
-_backoff = wait_exponential(multiplier=BACKOFF_MIN, max=BACKOFF_MAX - BACKOFF_MIN) + wait_random(0, BACKOFF_MIN)
+def _backoff(state: RetryCallState) -> float:
+    return float(_wait()(state))
+
+
+@cache
+def _wait() -> wait_base:
+    from tenacity import wait_exponential, wait_random
+
+    return wait_exponential(multiplier=BACKOFF_MIN, max=BACKOFF_MAX - BACKOFF_MIN) + wait_random(0, BACKOFF_MIN)
 
 
 def _what(name: str, chunk: int | None) -> str:
