@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from harness import Place, quick_retries, run
@@ -19,7 +19,7 @@ from ppcli.errors import Doubt, Rejected, Temporary, Transient
 from ppcli.halt import Stopped
 from ppcli.jobs import Job
 from ppcli.model import ChunkState, JobState, Part
-from ppcli.pipeline import crew
+from ppcli.pipeline import begun, crew
 from ppcli.pipeline.crew import Crew
 from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Ramp
@@ -111,6 +111,25 @@ def test_what_fails_among_requests_that_were_sent_together_fails_alone(
     run(job, target)
     assert target.objects == {str(n): bytes([n]) * CHUNK for n in range(30) if n != 6}
     assert [entry.name for entry in job.manifest.files if entry.state is JobState.FAILED] == ["6"]
+
+
+def test_a_pause_that_a_target_asked_for_is_over_by_the_time_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several of one batch may ask for the same pause: it is made once."""
+    clock = [100.0]
+    monkeypatch.setattr(begun, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def call() -> Iterator[None]:
+        yield
+        raise Transient("503", retry_after=60)
+
+    under_way: Any = begun.Begun(cast(Any, None), cast(Any, None), cast(Any, call()))
+    assert under_way.failed()
+    for now, left in ((150.0, 10.0), (170.0, 0.0)):
+        clock[0] = now
+        with pytest.raises(Transient) as caught:
+            under_way.outcome()
+        assert caught.value.retry_after == left
+        caught.value.retry_after = 60
 
 
 def test_a_chunk_that_failed_gives_its_place_back(place: Place) -> None:

@@ -24,13 +24,14 @@ from ppcli.events import Event, Listener, Stopping, UploadProgress
 from ppcli.halt import Halt, Stopped
 from ppcli.hashing import Hashes
 from ppcli.jobs import Job
+from ppcli.pipeline.begun import Begun
 from ppcli.pipeline.context import Context, as_told, failure, retrying
 from ppcli.pipeline.expiry import Forecast, forgotten, lost_again, starting_over
 from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Meter, Pace, Ramp
 from ppcli.pipeline.opening import Opened, Opener, Opening, Postponed
 from ppcli.pipeline.recorder import Recorder
-from ppcli.pipeline.sending import Begun, Sender
+from ppcli.pipeline.sending import Sender
 from ppcli.pipeline.work import Complete, FileRun, Finish, OpenFiles, ReserveParts, Together, Unit, Work
 from ppcli.retry import Gate, Retrier
 from ppcli.target import Split, Target

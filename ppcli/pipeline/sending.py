@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
 from ppcli import steps
-from ppcli.calls import Call
 from ppcli.errors import Damaged, Doubt, Integrity, SourceError
 from ppcli.model import Action, Part, Receipt, Remote
+from ppcli.pipeline.begun import Begun
 from ppcli.pipeline.context import Context
 from ppcli.pipeline.work import Complete, FileRun, Unit
 from ppcli.retry import Step
 from ppcli.source import ChunkBody, Digests, Source, fingerprint
 from ppcli.target import Split
-
-
-class Begun:
-    """The first attempt to send a chunk, under way: nothing is raised before its outcome is asked for."""
-
-    def __init__(self, unit: Unit, body: ChunkBody, call: Call[Receipt]) -> None:
-        self.unit = unit
-        self.body = body
-        self._call = call
-        self._outcome: Receipt | Exception | None = None
-        self._go_on()
-
-    def failed(self) -> bool:
-        """Wait for the outcome: will it be raised?"""
-        return isinstance(self._wait(), Exception)
-
-    def outcome(self) -> Receipt:
-        """Wait for it. Raises what the call does."""
-        outcome = self._wait()
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    def _wait(self) -> Receipt | Exception:
-        while self._outcome is None:
-            self._go_on()
-        return self._outcome
-
-    def _go_on(self) -> None:
-        try:
-            next(self._call)
-        except StopIteration as end:
-            self._outcome = end.value
-        except Exception as error:  # whatever it is, it is told to who asks
-            self._outcome = error
 
 
 class Sender:
@@ -108,8 +72,7 @@ class Sender:
     def _confirmed(self, unit: Unit, receipt: Receipt | None, begun: Begun | None) -> Receipt:
         context, run, part, target = self._context, unit.run, unit.part, self._context.target
         if receipt is None:
-            body, attempt = self._upload(unit, begun)
-            receipt = context.call(Step.UPLOAD, run, part.index, attempt)
+            body, receipt = self._sent(unit, begun)
             if run.digest_on_the_way:
                 run.digests = Digests(body.whole, [receipt.checksum])
             context.meter.chunk_sent()
@@ -119,20 +82,22 @@ class Sender:
         sent = receipt
         return context.call(Step.CONFIRM, run, part.index, lambda: target.confirm(run.session, run.plan, sent))
 
-    def _upload(self, unit: Unit, begun: Begun | None) -> tuple[ChunkBody, Callable[[], Receipt]]:
-        """The chunk's bytes, and what makes an attempt to send them. What was begun is the first one."""
+    def _sent(self, unit: Unit, begun: Begun | None) -> tuple[ChunkBody, Receipt]:
+        """The chunk's bytes, and the receipt for them. What was begun is the first attempt; where it succeeded, nothing
+        is waited for."""
         context, run, slot, target = self._context, unit.run, unit.slot, self._context.target
+        if begun and not begun.failed():
+            return begun.body, begun.outcome()
         part = self._hashed(run, unit.part)
         self._check_before_the_end(run, part)
-        body = begun.body if begun else context.body(run, part)
-        under_way = [begun] if begun else []
+        body, under_way = context.body(run, part), [begun] if begun else []
 
         def attempt() -> Receipt:
             if under_way:
                 return under_way.pop().outcome()
             return target.upload(run.session, run.plan, part, slot, body)
 
-        return body, attempt
+        return body, context.call(Step.UPLOAD, run, part.index, attempt)
 
     def _hashed(self, run: FileRun, part: Part) -> Part:
         """The part with its checksum, durable before the first byte goes where the target keeps starts of chunks."""
