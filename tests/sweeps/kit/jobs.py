@@ -160,6 +160,9 @@ class Job:
             state = "paused" if known.state in ("initiated", "uploading") else known.state
             assert said["state"] == state, (said, known)
         lost = self.told - self._known().keys()
+        if self.site.may_start_over:
+            again = {name for known in recorded.values() for name in known.started_over}
+            lost = {where for where in lost if where[0] not in again}
         assert not lost, f"told as confirmed and forgotten: {lost}"
         for name, data in self.files.items():
             content = self.site.content(self.below + name)

@@ -16,12 +16,13 @@ Where = tuple[str, int]
 @dataclass(slots=True)
 class Recorded:
     """A job: `confirmed` chunks with their sizes, the names of `finished` files, and of `opening` ones, for which a
-    session was about to be asked and none is known."""
+    session was about to be asked and none is known. `started_over` are files whose chunks were all reset, on record."""
 
     state: str
     confirmed: dict[Where, int] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
     opening: set[str] = field(default_factory=set)
+    started_over: set[str] = field(default_factory=set)
 
     @property
     def bytes(self) -> int:
@@ -82,6 +83,8 @@ def _fold_one(job: Recorded, file: dict[str, Any], word: str, line: dict[str, An
         case "completed":
             job.finished.add(name)
         case "reset":
+            if line["chunks"] is None:
+                job.started_over.add(name)
             chunks = range(len(file["chunks"])) if line["chunks"] is None else line["chunks"]
             for chunk in chunks:
                 job.confirmed.pop((name, chunk), None)
