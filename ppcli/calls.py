@@ -7,9 +7,10 @@ from typing import TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-Call: TypeAlias = Generator[None, None, T]
-"""A call under way. It yields where it has sent all it has to say and would wait for the reply: whoever has more to
-send does that first. What it returns or raises in the end is the outcome; closed before, it gives up what it holds."""
+Call: TypeAlias = Generator[int, None, T]
+"""A call under way. Where it has sent all it has to say and would wait for the reply, it yields the descriptor on which
+that comes: whoever has more to send does that first. What it returns or raises in the end is the outcome; closed
+before, it gives up what it holds."""
 
 
 def outcome(call: Call[T]) -> T:

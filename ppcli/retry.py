@@ -71,6 +71,10 @@ class Gate:
         with self._lock:
             self._opens = max(self._opens, time.monotonic() + seconds)
 
+    @property
+    def closed(self) -> bool:
+        return self._opens > time.monotonic()
+
     def wait(self, halt: Halt) -> None:
         while self._opens and (left := self._opens - time.monotonic()) > 0:
             halt.sleep(left)
@@ -102,9 +106,10 @@ class Retrier:
                     return self._again(step, name, chunk, attempt, first)
                 self._halt.sleep(0)
 
-    def ready(self) -> None:
-        """Wait where all workers pause. Raises `Stopped` when the run halts."""
-        self._gate.wait(self._halt)
+    @property
+    def pauses(self) -> bool:
+        """All workers pause."""
+        return self._gate.closed
 
     def pause(self, step: Step, name: str, chunk: int | None, number: int, failure: Transient) -> None:
         """Wait the backoff after attempt `number` of something that is more than one call."""

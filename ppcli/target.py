@@ -181,10 +181,16 @@ class Linker(Protocol):
 
 @runtime_checkable
 class Split(Protocol):
-    """A target across a network, which has several requests under way for one worker."""
+    """A target across a network, which has several requests under way for one worker: those of sessions that are
+    `whole`."""
+
+    @property
+    def splits(self) -> bool:
+        """Whether calls have two halves on the way to this server."""
+        ...
 
     def uploading(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: ChunkBytes) -> Call[Receipt]:
-        """What `upload` does, in two halves."""
+        """What `upload` does, in two halves: before the first yield the chunk is sent, without a question asked."""
         ...
 
 

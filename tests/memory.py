@@ -8,6 +8,7 @@ same `MemoryTarget` again.
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -103,7 +104,7 @@ class MemoryTarget:
             finally:
                 with self._lock:
                     self.in_flight -= 1
-            yield
+            yield -1
             upload = self._upload(session)
             assert slot in upload.reserved, "a slot that was never reserved"
             self.received[file.name, part.index] += 1
@@ -159,11 +160,14 @@ class MemoryTarget:
 
 class SplitTarget(MemoryTarget):
     """Files of one chunk go by a single request, which makes them visible, and whose reply may be left for later.
-    `waiting` tells of how many chunks it was at most."""
+    `waiting` tells of how many chunks it was at most. Of those that are `silent` it comes once it `speaks`."""
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS, *, keep: bool = True) -> None:
         super().__init__(limits, keep=keep)
         self.waiting = 0
+        self.splits = True
+        self.silent: set[str] = set()
+        self.speaks = threading.Event()
         self._unanswered = 0
 
     def open(self, file: FilePlan, old: Session | None, base: Remote | None) -> Session:
@@ -174,14 +178,21 @@ class SplitTarget(MemoryTarget):
         next(call)
         self._unanswered += 1
         self.waiting = max(self.waiting, self._unanswered)
-        try:
-            yield
-            receipt = yield from call
-        finally:
-            self._unanswered -= 1
-        if session.whole:
-            self.objects[file.name] = self.uploads[session.id].stored[slot]
-        return receipt
+        answer, server = socket.socketpair()
+        with answer, server:
+            if file.name not in self.silent:
+                server.send(b"!")
+            try:
+                yield answer.fileno()
+                if file.name in self.silent:
+                    self.speaks.wait()
+                receipt = outcome(call)
+            finally:
+                self._unanswered -= 1
+        if not session.whole:
+            return receipt
+        self.objects[file.name] = self.uploads[session.id].stored[slot]
+        return replace(receipt, evidence=Evidence.CONTENT)  # the reply is the proof
 
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
         return outcome(self.uploading(session, file, part, slot, body))

@@ -11,12 +11,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from harness import Place, quick_retries, run
+from cli_kit import until
+from harness import Place, Recording, quick_retries, run
 from memory import MemoryTarget, SplitTarget
 
-from ppcli import steps
-from ppcli.errors import Doubt, Rejected, Temporary, Transient
-from ppcli.halt import Stopped
+from ppcli import pipeline, steps
+from ppcli.errors import Doubt, Interrupted, Rejected, Temporary, Transient
+from ppcli.halt import Halt, Stopped
+from ppcli.hashing import Hashes
 from ppcli.jobs import Job
 from ppcli.model import ChunkState, JobState, Part
 from ppcli.pipeline import begun, crew
@@ -113,6 +115,39 @@ def test_what_fails_among_requests_that_were_sent_together_fails_alone(
     assert [entry.name for entry in job.manifest.files if entry.state is JobState.FAILED] == ["6"]
 
 
+def test_nobody_waits_for_a_reply_that_does_not_come(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Crew, "together", lambda crew, most: most)
+    job = place.job([place.source(str(number), bytes(CHUNK)) for number in range(40)], jobs=4)
+    target = SplitTarget()
+    target.silent = {"1", "6"}
+    running = threading.Thread(target=run, args=(job, target), daemon=True)
+    running.start()
+    until(lambda: len(target.objects) == 38)
+    until(lambda: place.store.peek(job.id).totals.chunks[ChunkState.CONFIRMED] == 38)
+    target.speaks.set()
+    running.join()
+    assert len(target.objects) == 40
+    assert max(target.received.values()) == 1
+
+
+def test_of_a_burst_nothing_is_begun_after_a_stop(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent before is confirmed, though a reply among them asks for a pause."""
+    monkeypatch.setattr(Crew, "together", lambda crew, most: most)
+    monkeypatch.setattr(Crew, "batch", lambda crew, most: most)
+    job = place.job([place.source(str(number), bytes(CHUNK)) for number in range(40)], jobs=20)
+    target, halt = SplitTarget(), Halt()
+
+    def stop(step: str, name: str, chunk: int | None) -> None:
+        if step == "upload" and len(target.received) == 0 and target.calls["upload"] == 3:
+            halt.request(Interrupted(130, job=True))
+            raise Transient("503", retry_after=200)
+
+    target.fault = stop
+    pipeline.run(job, target, range(40), Recording(), halt, Hashes())
+    assert target.calls["upload"] <= 4  # two workers
+    assert job.manifest.totals.chunks[ChunkState.CONFIRMED] == len(target.received) >= 2
+
+
 def test_a_pause_that_a_target_asked_for_is_over_by_the_time_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several of one batch may ask for the same pause: it is made once."""
     clock = [100.0]
@@ -122,14 +157,13 @@ def test_a_pause_that_a_target_asked_for_is_over_by_the_time_it_is_over(monkeypa
         yield
         raise Transient("503", retry_after=60)
 
-    under_way: Any = begun.Begun(cast(Any, None), cast(Any, None), cast(Any, call()))
-    assert under_way.failed()
-    for now, left in ((150.0, 10.0), (170.0, 0.0)):
-        clock[0] = now
-        with pytest.raises(Transient) as caught:
-            under_way.outcome()
-        assert caught.value.retry_after == left
-        caught.value.retry_after = 60
+    under_way = begun.Begun(cast(Any, None), lambda body: cast(Any, call()))
+    under_way.go_on()
+    assert not under_way.waits and not under_way.succeeded
+    clock[0] = 150.0
+    with pytest.raises(Transient) as caught:
+        under_way.outcome()
+    assert caught.value.retry_after == 10
 
 
 def test_a_chunk_that_failed_gives_its_place_back(place: Place) -> None:

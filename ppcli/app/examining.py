@@ -24,8 +24,10 @@ Task: TypeAlias = tuple[int, Found, Path]
 _TICK = 0.2
 _AT_ONCE = 16
 """Files that are looked at side by side. Most of them wait for the network: `Workplace.hashing` bounds the others."""
+_QUICK = 0.0001
+"""Seconds a file from which on another worker is worth having: what needs no network is done by one."""
 _SOON = 0.002
-"""Seconds without a result after which another worker is worth having: what needs no network is done by one."""
+_SAMPLE = 8
 _WINDOW = 256
 """Files that may be looked at before the first of them is done: what was seen of them is held."""
 
@@ -43,6 +45,7 @@ class Examination:
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[tuple[int, Seen | Exception]] = queue.SimpleQueue()
         self._workers = self._most = 0
+        self._received, self._sampled = 0, time.monotonic()
 
     def run(self, files: Sequence[tuple[Found, Path]]) -> Iterator[tuple[Found, Seen]]:
         """What was seen of each file, in order. Raises what halts a job, whichever file it was noticed at; what was not
@@ -100,6 +103,12 @@ class Examination:
         if isinstance(result, Exception):
             raise result
         seen[position] = result
+        self._received += 1
+        if self._received % _SAMPLE == 0:
+            now, before = time.monotonic(), self._sampled
+            self._sampled = now
+            if now - before > _SAMPLE * _QUICK:
+                self._spawn()
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None and not self._place.halt.requested:

@@ -13,6 +13,7 @@ from ppcli.cli.streams import Stream
 from ppcli.events import (
     ChunkConfirmed,
     Event,
+    FileCompleted,
     HashingProgress,
     JobFinished,
     JobStarted,
@@ -54,14 +55,15 @@ class Plain:
         self._started = clock()
         self._moved = self._started
         self._due = self._started + FIRST_HEARTBEAT
-        self._flushed: float | None = None
+        self._flushed = -FLUSH
+        self._pending: list[str] = []
 
     def hear(self, event: Event) -> None:
         if isinstance(event, ChunkConfirmed):
             return  # `UploadProgress` says it as well
-        for line in result_lines(event, self._view):
-            self._out.write(f"{line}\n")
-            self._flush(self._clock())
+        self._pending += result_lines(event, self._view)
+        if not isinstance(event, FileCompleted) or self._clock() - self._flushed >= FLUSH:
+            self._flush()
         match event:
             case UploadProgress():
                 self._progress(event)
@@ -82,25 +84,27 @@ class Plain:
 
     def tick(self) -> None:
         now = self._clock()
-        self._flush(now)
+        self._flush()
         if now >= self._due:
             self._due = now + HEARTBEAT
             self._narrator.note(self._heartbeat(now))
 
     def close(self) -> None:
-        self._out.flush()
+        self._flush()
 
     def _say(self, line: str) -> None:
         """Both streams may be one file: what was said before comes before."""
-        self._out.flush()
+        self._flush()
         self._err.line(line)
 
-    def _flush(self, now: float) -> None:
-        if self._flushed is None or now - self._flushed >= FLUSH:
-            self._flushed = now
-            self._out.flush()
+    def _flush(self) -> None:
+        self._flushed = self._clock()
+        if self._pending:
+            lines, self._pending = self._pending, []
+            self._out.line("\n".join(lines))
 
     def last_words(self) -> None:
+        self._out.at_once("".join([f"{line}\n" for line in self._pending]))
         self._err.at_once(self._narrator.last_words())
 
     def _progress(self, event: UploadProgress) -> None:

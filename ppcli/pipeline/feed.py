@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ppcli.model import Part
 from ppcli.pipeline.crew import Crew
+from ppcli.pipeline.ready import ReadyQueue
 from ppcli.pipeline.room import Room
-from ppcli.pipeline.work import FileRun, Finish, OpenFiles, Ready, ReserveParts, SendWork, Settled, Together, Unit, Work
+from ppcli.pipeline.work import Burst, FileRun, Finish, Late, OpenFiles, Ready, ReserveParts, Settled, Unit, Work
 
 _FILES_A_BATCH = 20
 _PARTS_A_BATCH = 64
+_A_SENDER = 4
+"""Chunks in a burst at most for each worker that the upload stage may have."""
 
 
 class Feed:
@@ -33,16 +36,15 @@ class Feed:
         jobs: int,
         chunks: Callable[[int], int],
         hurry: Callable[[], None],
-        together: int = 1,
+        burst: int = 1,
     ) -> None:
-        """`chunks` tells how many a file is planned to have; `hurry` is that of `Crew`; a worker gets up to `together`
+        """`chunks` tells how many a file is planned to have; `hurry` is that of `Crew`; a worker gets up to `burst`
         small chunks at a time."""
-        self._together = together
+        self._most_at_once = burst
         self._pending = deque(files)
         self._chunks = chunks
         self._opening: dict[int, int] = {}
         self._wanting = 0
-        self._places = jobs
         self._senders = self._reservers = 1
         self._sending = self._reserving = 0
         self._ahead = max(4, 2 * jobs)
@@ -50,7 +52,7 @@ class Feed:
         self._room = Room()
         self._runs: dict[int, FileRun] = {}
         self._unreserved: deque[FileRun] = deque()
-        self._ready: deque[SendWork] = deque()
+        self._ready = ReadyQueue(jobs, self._took)
         self._unhashed: deque[FileRun] = deque()
         self._stopped = False
         self._lock = threading.Lock()
@@ -68,13 +70,13 @@ class Feed:
             else:
                 self._sending -= 1
             if not self._over():  # else nobody calls this one out again
-                self._crew.back(len(last.units) if isinstance(last, Together) else 1)
+                self._crew.back(len(last.units) if isinstance(last, Burst) else 1)
             while not self._over():
                 if (work := self._next()) is not None:
                     self._crew.call()
                     return work
                 self._crew.rest()
-            return None
+            return self._ready.under_way()
 
     def take_hash(self) -> FileRun | None:
         """A file whose digest is wanted."""
@@ -122,12 +124,19 @@ class Feed:
         with self._lock:
             for one in done:
                 if isinstance(one, Unit):
-                    self._places += 1
+                    self._ready.free_place()
                 elif isinstance(one, Ready):
                     self._coming -= len(one.units)
                     self._enqueue(one.run, one.units)
                 else:
-                    self._ready.appendleft(one)
+                    self._ready.add_first(one)
+            self._crew.call()
+
+    def late(self, works: Iterable[Late]) -> None:
+        """What is left of a burst: whoever is free takes it before all else."""
+        with self._lock:
+            for work in works:
+                self._ready.add_first(work)
             self._crew.call()
 
     def hashed(self, run: FileRun) -> None:
@@ -217,32 +226,21 @@ class Feed:
         self._hashers.notify_all()
 
     def _next(self) -> Work | None:
-        while self._may_send():
-            work = self._ready.popleft()
-            if not work.run.dead:
-                self._sending += 1
-                self._hand_out(work)
-                return self._with_others(work) if isinstance(work, Unit) and work.small else work
+        if self._sending < self._senders and (work := self._ready.next(self._burst)) is not None:
+            self._sending += 1
+            return work
         if self._may_reserve():
             self._reserving += 1
             return self._some_parts() if self._unreserved else self._some_files()
         return None
 
-    def _hand_out(self, work: SendWork) -> None:
-        work.run.users += 1
-        if isinstance(work, Unit):
-            self._places -= 1
-            if work.run.limits.sends is None:
-                self._want(work.run, -1)
+    def _took(self, unit: Unit) -> None:
+        if unit.run.limits.sends is None:
+            self._want(unit.run, -1)
 
-    def _with_others(self, first: Unit) -> Unit | Together:
-        """The small chunks that follow as well, as far as one worker is worth more than several."""
-        units, most = [first], min(self._crew.together(self._together), self._places + 1)
-        while len(units) < most and self._ready and isinstance(unit := self._ready[0], Unit) and unit.small:
-            self._ready.popleft()
-            self._hand_out(unit)
-            units.append(unit)
-        return Together(units) if len(units) > 1 else first
+    def _burst(self) -> int:
+        """As far as one worker is worth more than several; few at first, as there are few workers."""
+        return min(self._crew.together(self._most_at_once), _A_SENDER * self._senders)
 
     def _may_reserve(self) -> bool:
         """Is there work for the reserve stage? Another file is opened only when those that are open will not keep the
@@ -254,14 +252,11 @@ class Feed:
         if self._unreserved:
             return True
         batch = self._files_a_batch()
-        room = self._wanting + min(batch, self._ahead) <= self._ahead and batch <= self._room.left
+        room = self._wanting + min(batch, self._ahead // 2) <= self._ahead and batch <= self._room.left
         return bool(self._pending) and room
 
     def _may_send(self) -> bool:
-        """Is there work for the upload stage? What is no chunk comes first in the queue, and needs no place."""
-        if not self._ready or self._sending >= self._senders:
-            return False
-        return self._places > 0 or not isinstance(self._ready[0], Unit)
+        return self._sending < self._senders and self._ready.has_work()
 
     def _files_a_batch(self) -> int:
         """Several, as long as that leaves every worker some; the fewer the longer they take."""
@@ -300,12 +295,13 @@ class Feed:
         if run.dead:
             return
         if run.limits.sends is None:
-            self._ready.extend(units)
+            for unit in units:
+                self._ready.add(unit)
         else:
             run.backlog.extend(units)
             while run.backlog and run.active < run.limits.sends:
                 run.active += 1
-                self._ready.append(run.backlog.popleft())
+                self._ready.add(run.backlog.popleft())
         self._crew.call()
 
     def _advance(self, run: FileRun, steps: int) -> None:
@@ -315,5 +311,5 @@ class Feed:
             self._finish(run)
 
     def _finish(self, run: FileRun) -> None:
-        self._ready.appendleft(Finish(run))
+        self._ready.add_first(Finish(run))
         self._crew.call()

@@ -102,12 +102,13 @@ class Ramp:
         if self._at is None:
             self._at, self._work = now, work
         elif now - self._at >= (self.INTERVAL if self._work else self.SOON):
-            rate = (work - self._work) / (now - self._at)
+            first, rate = not self._work, (work - self._work) / (now - self._at)
             self._at, self._work = now, work
             worth = rate > self._best * self.GAIN and rate < self.workers * self.BUSY
             self._idle = 0 if worth else self._idle + 1
             if self._idle in (0, self.PATIENCE):
                 self.workers = min(self._ceiling, self.workers * 3 // 2 + 1)
                 self._idle = 0
-            self._best = max(rate, self._best * 0.9 if self._idle else 0.0)
+            # What was done in the first moment may be a single burst, which nothing after it would beat
+            self._best = 0.0 if first else max(rate, self._best * 0.9 if self._idle else 0.0)
         return self.workers

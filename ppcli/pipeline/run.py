@@ -11,10 +11,9 @@ failure stops the run; failures that end one file leave the others alone.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ParamSpec
 
@@ -24,7 +23,7 @@ from ppcli.events import Event, Listener, Stopping, UploadProgress
 from ppcli.halt import Halt, Stopped
 from ppcli.hashing import Hashes
 from ppcli.jobs import Job
-from ppcli.pipeline.begun import Begun
+from ppcli.pipeline.begun import Begun, in_order_of_reply
 from ppcli.pipeline.context import Context, as_told, failure, retrying
 from ppcli.pipeline.expiry import Forecast, forgotten, lost_again, starting_over
 from ppcli.pipeline.feed import Feed
@@ -32,7 +31,8 @@ from ppcli.pipeline.meter import Meter, Pace, Ramp
 from ppcli.pipeline.opening import Opened, Opener, Opening, Postponed
 from ppcli.pipeline.recorder import Recorder
 from ppcli.pipeline.sending import Sender
-from ppcli.pipeline.work import Complete, FileRun, Finish, OpenFiles, ReserveParts, Together, Unit, Work
+from ppcli.pipeline.threads import Threads
+from ppcli.pipeline.work import Burst, Complete, FileRun, Finish, Late, OpenFiles, ReserveParts, Unit, Work
 from ppcli.retry import Gate, Retrier
 from ppcli.target import Split, Target
 
@@ -45,8 +45,10 @@ _MOMENT = 0.2
 """Seconds that a stop may take without a word."""
 _POLL = 0.05
 _CHUNK_WEIGHT = 64 << 10
-_TOGETHER = 32
+_BURST = 32
 """Small chunks that one worker sends at a time."""
+_PATIENCE = 0.25
+"""Seconds without a reply to any of them, after which each is waited for by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class _Pipeline:
             options.jobs,
             lambda index: len(entries[index].chunks),
             self._hurry,
-            together=_TOGETHER if isinstance(target, Split) else 1,
+            burst=_BURST if isinstance(target, Split) and target.splits else 1,
         )
         self._recorder = Recorder(job, listener, halt, self._progress, self._feed.settled)
         retrier = Retrier(options.retries, Gate(), halt, lambda attempt: self._recorder.tell(retrying(job.id, attempt)))
@@ -99,13 +101,13 @@ class _Pipeline:
         self._context = Context(job, target, self._recorder, self._feed, retrier, halt, self._meter, pace, hashes)
         self._opener = Opener(self._context, options.immutable, options.chunk_size)
         self._sender = Sender(self._context)
-        self._threads: list[threading.Thread] = []
+        self._threads = Threads()
         self._foreseen = time.time()
         self._forecast = Forecast()
 
     def run(self) -> Outcome:
         self._recorder.start()
-        self._spawn(self._hash_files)
+        self._threads.start(self._hash_files)
         options = self._job.manifest.options
         ramp, workers, poll = Ramp(self._context.pace.workers), 0, 0.001
         while True:
@@ -113,16 +115,16 @@ class _Pipeline:
             openers = min(senders, options.reserve_jobs)
             self._feed.allow(senders, openers)
             while workers < senders + openers:
-                self._spawn(self._work)
+                self._threads.start(self._work)
                 workers += 1
             poll = min(_POLL, 2 * poll)
             self._foresee()
-            if self._halt.wait(poll) or self._left():
+            if self._halt.wait(poll) or self._threads.left():
                 break
         self._feed.stop()
         self._leave()
         self._recorder.stop()
-        if self._left():
+        if self._threads.left():
             for run in self._feed.open_runs():
                 run.source.close()
         return Outcome(self._meter, self._halt.error)
@@ -135,25 +137,14 @@ class _Pipeline:
             for said in self._forecast.warnings(self._feed.open_runs(), self._meter, now):
                 self._context.warn("session_expires", said)
 
-    def _spawn(self, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
     def _leave(self) -> None:
         """Wait for the workers: GRACE seconds for calls in flight, then they end at their next piece of data."""
         begun, error = time.monotonic(), self._halt.error
-        if not self._left(begun + _MOMENT) and isinstance(error, Interrupted):
+        if not self._threads.left(begun + _MOMENT) and isinstance(error, Interrupted):
             self._recorder.tell(Stopping(self._job.id, error.exit_code, GRACE))
         for deadline in (begun + GRACE, begun + GRACE + _LEAVE):
-            self._left(deadline)
+            self._threads.left(deadline)
             self._halt.abandon()
-
-    def _left(self, deadline: float = 0.0) -> bool:
-        """Whether all workers have left, now or by then (of the monotonic clock)."""
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
 
     def _progress(self) -> Event | None:
         totals, sent = self._job.manifest.totals, self._meter.bytes_sent
@@ -172,8 +163,10 @@ class _Pipeline:
         """What a worker does, for as long as there is anything to do."""
         work: Work | None = None
         while (work := self._feed.take(work)) is not None:
-            if isinstance(work, Together):
-                self._send_together(work.units)
+            if isinstance(work, Burst):
+                self._send_burst(work.units)
+            elif isinstance(work, Late):
+                self._guard(work.run, self._sender.deliver, work.unit, work.begun)
             elif isinstance(work, Unit):
                 self._guard(work.run, self._sender.deliver, work)
             elif isinstance(work, Complete):
@@ -186,23 +179,20 @@ class _Pipeline:
             else:
                 self._open_files(work)
 
-    def _send_together(self, units: Sequence[Unit]) -> None:
-        """Send all of them before the first reply is waited for. What failed waits for its next attempt once nothing
-        else waits with it."""
-        begun: list[Begun] = []
-        with suppress(Stopped):
-            for unit in units:
-                begun.append(self._sender.begin(unit))
-        late: list[Begun] = []
-        for one in begun:
-            if one.failed():
-                late.append(one)
-            else:
-                self._guard(one.unit.run, self._sender.deliver, one.unit, one)
-        for one in late:
-            self._guard(one.unit.run, self._sender.deliver, one.unit, one)
-        for unit in units[len(begun) :]:
-            self._guard(unit.run, self._sender.deliver, unit)
+    def _send_burst(self, units: Sequence[Unit]) -> None:
+        """Send all of them before the first reply is waited for. Those that are not there soon, or failed, are left to
+        whoever is free: nobody else waits with them."""
+        begun: dict[Begun, Unit] = {}
+        for unit in units:
+            if (one := self._sender.begin(unit)) is None:
+                break
+            begun[one] = unit
+        unsent = [Late(unit, None) for unit in units[len(begun) :]]
+        for one in in_order_of_reply(list(begun), _PATIENCE):
+            if one.succeeded:
+                unit = begun.pop(one)
+                self._guard(unit.run, self._sender.deliver, unit, one)
+        self._feed.late([*unsent, *(Late(unit, one) for one, unit in begun.items())])
 
     def _hash_files(self) -> None:
         while (run := self._feed.take_hash()) is not None:

@@ -23,12 +23,14 @@ class Sender:
         self._context = context
         self._split = cast(Split, context.target)
 
-    def begin(self, unit: Unit) -> Begun:
-        """Send a small chunk, and do not wait for the reply: `deliver` does. For a target that is `Split`."""
+    def begin(self, unit: Unit) -> Begun | None:
+        """Send a small chunk, and leave its reply to `deliver`. None while all pause, and after a stop. For
+        a target that is `Split`."""
         context, run = self._context, unit.run
-        context.retrier.ready()
-        body = context.body(run, unit.part)
-        return Begun(unit, body, self._split.uploading(run.session, run.plan, unit.part, unit.slot, body))
+        if context.halt.requested or context.retrier.pauses:
+            return None
+        split, part, slot = self._split, unit.part, unit.slot
+        return Begun(context.body(run, part), lambda body: split.uploading(run.session, run.plan, part, slot, body))
 
     def deliver(self, unit: Unit, begun: Begun | None = None) -> None:
         """Take one chunk from reserved to confirmed, and finish its file when it was the last. It keeps its place until
@@ -86,11 +88,11 @@ class Sender:
         """The chunk's bytes, and the receipt for them. What was begun is the first attempt; where it succeeded, nothing
         is waited for."""
         context, run, slot, target = self._context, unit.run, unit.slot, self._context.target
-        if begun and not begun.failed():
+        if begun and begun.succeeded:
             return begun.body, begun.outcome()
         part = self._hashed(run, unit.part)
         self._check_before_the_end(run, part)
-        body, under_way = context.body(run, part), [begun] if begun else []
+        body, under_way = begun.body if begun else context.body(run, part), [begun] if begun else []
 
         def attempt() -> Receipt:
             if under_way:

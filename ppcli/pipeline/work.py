@@ -10,6 +10,7 @@ from typing import TypeAlias
 from ppcli.errors import SessionLost
 from ppcli.manifest import FileEntry
 from ppcli.model import FilePlan, Limits, Part, Receipt, Remote, Session, Slot
+from ppcli.pipeline.begun import Begun
 from ppcli.source import Digests, Source
 
 _SMALL = 1 << 16
@@ -70,16 +71,29 @@ class Unit:
 
     @property
     def small(self) -> bool:
-        """It is one request to be made, which goes out without waiting."""
-        wanted = self.receipt is None and not self.run.dead
-        return wanted and self.run.session.whole and self.part.size <= _SMALL
+        """It is one request to be made, which goes out without a question and without waiting."""
+        run, wanted = self.run, self.receipt is None and self.part.size <= _SMALL
+        return wanted and run.session.whole and not (run.dead or run.plan.immutable or run.limits.keeps_starts)
 
 
 @dataclass(frozen=True, slots=True)
-class Together:
-    """Small chunks that one worker sends, before it waits for the reply to the first of them."""
+class Burst:
+    """Small chunks that one worker sends, before it waits for the first reply."""
 
     units: Sequence[Unit]
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A chunk of a burst that was not sent in it, failed, or has no reply yet. It has its place, and a user of its
+    file."""
+
+    unit: Unit
+    begun: Begun | None
+
+    @property
+    def run(self) -> FileRun:
+        return self.unit.run
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +131,8 @@ class Ready:
 
 
 ReserveWork: TypeAlias = OpenFiles | ReserveParts
-SendWork: TypeAlias = Unit | Finish | Complete
-Work: TypeAlias = ReserveWork | SendWork | Together
+SendWork: TypeAlias = Unit | Finish | Complete | Late
+Work: TypeAlias = ReserveWork | SendWork | Burst
 Settled: TypeAlias = Ready | Unit | Complete
 """What is handed back once its step is durable: chunks that may be sent, one that is confirmed, a file that may be
 completed."""

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ppcli.calls import Call, outcome
-from ppcli.errors import Damaged, Loss, SessionLost, other_content
+from ppcli.errors import Damaged, Loss, PpcliError, SessionLost, other_content
 from ppcli.model import Evidence, FilePlan, Limits, Notice, Part, Receipt, Remote, Session, Slot, Survey
 from ppcli.target import Body
 from ppcli.targets import Settings, s3_proof, s3_url, slots
@@ -129,6 +129,13 @@ class S3Target(Contents):
 
     def upload(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Receipt:
         return outcome(self.uploading(session, file, part, slot, body))
+
+    @property
+    def splits(self) -> bool:
+        try:
+            return self._api.splits
+        except PpcliError:  # it cannot be reached at all, as the first call will tell
+            return False
 
     def uploading(self, session: Session, file: FilePlan, part: Part, slot: Slot, body: Body) -> Call[Receipt]:
         key = self._wanted.key(file.name)

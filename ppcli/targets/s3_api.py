@@ -79,6 +79,10 @@ class Api:
         self._send = wire.send
 
     @property
+    def splits(self) -> bool:
+        return self._wire.splits
+
+    @property
     def now(self) -> float:
         """By the server's clock, as far as it is known; seconds since the epoch."""
         return self._wire.now

@@ -44,8 +44,8 @@ class Identity:
 
     def key(self) -> Key:
         """The present credentials; botocore renews those that are about to end. Raises `Credentials`."""
-        if self._given is not None:
-            return self._given
+        if (given := self._given) is not None:
+            return given
         if self._profile is None and (found := _from_environment()) is not None:
             self._given = found
             return found

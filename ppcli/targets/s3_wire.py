@@ -55,6 +55,10 @@ class Wire:
         return self._place()[0].origin.netloc
 
     @property
+    def splits(self) -> bool:
+        return self._place()[0].splits
+
+    @property
     def bucket(self) -> str:
         return self._wanted.bucket
 

@@ -124,6 +124,9 @@ class Connection:
                 return received
         return None
 
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
     def interrupt(self) -> None:
         """From any thread: end the exchange that is under way."""
         with contextlib.suppress(OSError):

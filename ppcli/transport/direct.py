@@ -23,12 +23,14 @@ _SMALL = 1 << 16
 class Direct:
     """An `Engine`. The threads share its idle connections; one in use belongs to the thread that took it."""
 
+    splits = True
+
     def __init__(self, origin: Origin, context: ssl.SSLContext | None, connections: int) -> None:
         """At most `connections` stay open while they are idle."""
         self._origin = origin
         self._context = context
         self._most_idle = connections
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector of garbage may come here while it is held
         self._idle: list[Connection] = []  # the last one used is taken first: the others may grow old and go
         self._in_use: set[Connection] = set()
         self._closed = False
@@ -37,8 +39,9 @@ class Direct:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-            for connection in self._in_use:
-                connection.interrupt()
+            in_use = list(self._in_use)
+        for connection in in_use:
+            connection.interrupt()
         for connection in idle:
             connection.close()
 
@@ -72,7 +75,7 @@ class Direct:
         else:
             whole = _pass_body(connection, head, body, patience)
         if not connection.buffer:
-            yield
+            yield connection.fileno()
         reply = _receive_head(connection, patience)
         return Incoming(self._origin, request, connection, reply, self._leave, all_sent=whole)
 

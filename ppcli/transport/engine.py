@@ -29,7 +29,9 @@ class Answer(Protocol):
 
 
 class Engine(Protocol):
-    """Any number of threads may use one at once."""
+    """Any number of threads may use one at once. `splits`: an exchange yields before it waits for the reply."""
+
+    splits: bool
 
     def exchange(self, request: Request, path: str, headers: Mapping[str, str], body: Body | None) -> Call[Answer]:
         """Send the request, with these headers and to this path in place of its own, and `body` in place of its

@@ -46,6 +46,8 @@ class _Answer:
 class Proxied:
     """An `Engine`. `proxy` is the URL of the proxy; its user and password, if any, are shown nowhere."""
 
+    splits = False
+
     def __init__(self, origin: Origin, proxy: str | None, context: ssl.SSLContext, connections: int) -> None:
         self._origin = origin
         self._proxy = origin_of(proxy) if proxy else None

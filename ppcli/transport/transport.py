@@ -97,6 +97,11 @@ class Transport:
         finally:
             answer.close()
 
+    @property
+    def splits(self) -> bool:
+        """Whether `sending` has two halves here: not through a proxy."""
+        return self._engine.splits
+
     def close(self) -> None:
         """Close all connections, also those in use, whose calls raise `Transient` or `Doubt`. Repeatable."""
         self._engine.close()
