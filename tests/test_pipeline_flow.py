@@ -144,7 +144,7 @@ def test_of_a_burst_nothing_is_begun_after_a_stop(place: Place, monkeypatch: pyt
 
     target.fault = stop
     pipeline.run(job, target, range(40), Recording(), halt, Hashes())
-    assert target.calls["upload"] <= 4  # two workers
+    assert target.calls["upload"] < 10  # two workers may be at it
     assert job.manifest.totals.chunks[ChunkState.CONFIRMED] == len(target.received) >= 2
 
 
