@@ -75,12 +75,12 @@ def _opening(manifest: Manifest, file: FileEntry, step: steps.Opening) -> None:
     file.state, file.failure = JobState.UPLOADING, None
 
 
-def _opened(manifest: Manifest, file: FileEntry, step: steps.Opened) -> None:
+def _opened(manifest: Manifest, file: FileEntry, step: steps.Opened | steps.Begun) -> None:
     file.session, file.state, file.failure = step.session, JobState.UPLOADING, None
 
 
 def _begun(manifest: Manifest, file: FileEntry, step: steps.Begun) -> None:
-    file.session, file.state, file.failure = step.session, JobState.UPLOADING, None
+    _opened(manifest, file, step)
     _reserved(manifest, file, step)
 
 
@@ -96,13 +96,13 @@ def _digested(manifest: Manifest, file: FileEntry, step: steps.Digested) -> None
     file.digest = step.digest
 
 
-def _completing(manifest: Manifest, file: FileEntry, step: steps.Completing) -> None:
+def _completing(manifest: Manifest, file: FileEntry, step: steps.Completing | steps.Proved) -> None:
     file.completing, file.digest = True, step.digest
 
 
 def _proved(manifest: Manifest, file: FileEntry, step: steps.Proved) -> None:
     _confirmed(manifest, file, step)
-    file.completing, file.digest = True, step.digest
+    _completing(manifest, file, step)
 
 
 def _finished(manifest: Manifest, file: FileEntry, step: steps.Finished) -> None:

@@ -22,7 +22,7 @@ import xxhash
 from ppcli import disk
 from ppcli.errors import SourceError, local_io, source_changed
 from ppcli.model import Fingerprint, Part
-from ppcli.pieces import ALONE, pieces
+from ppcli.pieces import pieces
 from ppcli.target import PIECE
 
 SETTLE_NS = 20_000_000
@@ -113,16 +113,16 @@ class Source:
                 on_bytes(len(piece))
         return hasher.hexdigest()
 
-    def digests(self, chunk_size: int, on_bytes: OnBytes | None = None) -> Digests:
-        """All digests in one pass over the size the file had when it was opened."""
+    def digests(self, chunk_size: int, on_bytes: OnBytes | None = None, piece: int = PIECE) -> Digests:
+        """All digests in one pass over the size the file had when it was opened, `piece` bytes at a time."""
         whole, chunks = hashlib.sha256(), []
         for offset in range(0, max(self.fingerprint.size, 1), chunk_size):
             chunk = xxhash.xxh3_128()
-            for piece in self.pieces(offset, min(chunk_size, self.fingerprint.size - offset), ALONE):
-                whole.update(piece)
-                chunk.update(piece)
+            for data in self.pieces(offset, min(chunk_size, self.fingerprint.size - offset), piece):
+                whole.update(data)
+                chunk.update(data)
                 if on_bytes:
-                    on_bytes(len(piece))
+                    on_bytes(len(data))
             chunks.append(chunk.hexdigest())
         return Digests(f"sha256:{whole.hexdigest()}", chunks)
 

@@ -12,8 +12,8 @@ _SMALL = 0.0002
 _SMALL_TOGETHER = 0.0005
 """The same for pieces that are done several at a time: they are a few KiB each, so most of it is Python's own."""
 _WAITS = 0.75
-"""How often a thread may wait for a piece of work that is said not to wait. A call that crosses a network or reaches a
-disk waits at least once."""
+"""How often a thread may wait for what it takes at a time, where that is said not to wait. A call that crosses a
+network or reaches a disk waits at least once."""
 _BUSY = 0.75
 """The share of one processor that is used, from which on waiting is no loss."""
 _MEASURE = 0.02

@@ -8,6 +8,7 @@ from typing import cast
 from ppcli import steps
 from ppcli.errors import Damaged, Doubt, Integrity, SourceError
 from ppcli.model import Action, Part, Receipt, Remote
+from ppcli.pieces import ALONE
 from ppcli.pipeline.begun import Begun
 from ppcli.pipeline.context import Context
 from ppcli.pipeline.work import Complete, FileRun, Unit
@@ -129,7 +130,7 @@ class Sender:
 
     def digest(self, run: FileRun) -> None:
         """Compute the digest of a file of several chunks, beside its upload."""
-        run.digests = run.source.digests(run.plan.chunk_size, self._context.reading)
+        run.digests = run.source.digests(run.plan.chunk_size, self._context.reading, ALONE)
         self._context.feed.hashed(run)
 
     def finish(self, run: FileRun) -> None:
