@@ -1,9 +1,10 @@
 """The recorder: one thread that owns a job's journal and manifest, and tells listeners.
 
 Workers post steps, which gather until somebody needs them: a worker that waits for what it posted, one that has nothing
-to do before they are durable, or the clock. Then the recorder takes all of them, appends them with one fsync, folds them
-with `folding.apply`, redeems the tickets of those who wait, and only then tells the listener. So nothing that a user or
-a worker is told can be lost by a kill or a power cut. Steps of one thread become durable in the order they were posted.
+to do before they are durable, or the clock. Then the recorder takes all of them, appends them with one fsync, folds
+them with `folding.apply`, redeems the tickets of those who wait, and only then tells the listener. So nothing that a
+user or a worker is told can be lost by a kill or a power cut. Steps of one thread become durable in the order they were
+posted.
 """
 
 from __future__ import annotations
