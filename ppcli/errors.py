@@ -232,9 +232,10 @@ def local_error(error: OSError, doing: str) -> Local:
             hint="Make it writable, or choose another directory (PPCLI_DATA_DIR for the data dir).",
             reason="read_only",
         )
+    missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
     return Local(
         f"Could not {doing}: {error.strerror or error}{where}.",
-        hint="Check the disk or the mount, then run the same command again.",
+        hint=f"Check the {'path' if missing else 'disk'} or the mount, then run the same command again.",
         reason="io",
     )
 

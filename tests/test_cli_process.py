@@ -98,6 +98,12 @@ def test_put_ends_by_its_outcome_whatever_is_closed(closed: str, mode: str) -> N
     assert "Traceback" not in ran.stderr
 
 
+def test_put_says_what_it_could_not_say_on_stdout() -> None:
+    ran = sh("$PPCLI many put a >/dev/full")
+    assert ran.returncode == 0
+    assert "Could not write to stdout" in ran.stderr
+
+
 def test_a_file_opened_later_never_becomes_stdout() -> None:
     code = "from ppcli.cli import streams; streams.prepare(); import os; os._exit(os.open('/dev/null', 0))"
     assert sh(f'{sys.executable} -c "{code}" <&- >&- 2>&-').returncode == 3

@@ -17,11 +17,12 @@ from memory import MemoryTarget, SplitTarget
 
 from ppcli import pipeline, steps
 from ppcli.errors import Doubt, Interrupted, Rejected, Temporary, Transient
+from ppcli.events import UploadProgress
 from ppcli.halt import Halt, Stopped
 from ppcli.hashing import Hashes
 from ppcli.jobs import Job
 from ppcli.model import ChunkState, JobState, Part
-from ppcli.pipeline import begun, crew
+from ppcli.pipeline import begun, crew, meter
 from ppcli.pipeline.crew import Crew
 from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Ramp
@@ -113,6 +114,23 @@ def test_what_fails_among_requests_that_were_sent_together_fails_alone(
     run(job, target)
     assert target.objects == {str(n): bytes([n]) * CHUNK for n in range(30) if n != 6}
     assert [entry.name for entry in job.manifest.files if entry.state is JobState.FAILED] == ["6"]
+
+
+def test_that_nothing_moves_any_more_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "_WINDOW", 0.3)
+    job, target, heard = place.job([place.source(name, bytes(CHUNK)) for name in "ab"]), SplitTarget(), Recording()
+    target.silent = {"b"}
+    running = threading.Thread(target=run, args=(job, target, heard), daemon=True)
+    running.start()
+    rates: list[float] = []
+
+    def told() -> list[float]:
+        rates[:] = [event.bytes_per_second for event in heard.events if isinstance(event, UploadProgress)]
+        return rates
+
+    until(lambda: told() and max(rates) > 0 and rates[-1] == 0)
+    target.speaks.set()
+    running.join()
 
 
 def test_nobody_waits_for_a_reply_that_does_not_come(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -397,6 +398,20 @@ def test_tls_with_an_authority_of_ones_own(
             assert transport.send(Request("PUT", "/"), Bytes(big)).content == big
         transport.close()
         assert server.connections == 1
+
+
+def test_a_server_that_speaks_plain_http_is_told_as_one() -> None:
+    def plain() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(1 << 16)
+            peer.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
+        server.submit(plain)
+        with pytest.raises(Transient) as caught:
+            Transport(f"https://127.0.0.1:{listener.getsockname()[1]}").send(Request("GET", "/"))
+    assert "plain http?" in caught.value.cause
 
 
 def test_an_early_refusal_over_tls(certificate: Path, secure: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:

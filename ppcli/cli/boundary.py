@@ -74,7 +74,7 @@ def _sentence(error: click.ClickException) -> str:
         if origin is click.core.ParameterSource.ENVIRONMENT:
             error.param_hint = str(error.param.envvar)
     said = " ".join(error.format_message().split())
-    return said if said.endswith((".", "?)")) else f"{said}."
+    return said if said.endswith((".", "?", "?)")) else f"{said}."
 
 
 def choose_display(options: Globals, view: View, out: Stream, err: Stream) -> Display:
@@ -175,15 +175,15 @@ def _write_crash_log(error: BaseException) -> Path | None:
 def _delivered(result: Result, call: Call, out: Stream, err: Stream | None) -> int:
     """The exit code, given that stdout may have failed. A reader that left is no failure, a full disk is one.
 
-    `put` and `resume` end by what they did on the target; for the others stdout is all they do.
+    `put` and `resume` end by what they did on the target, and say it; for the others stdout is all they do.
     """
     failure = out.failure
-    if failure is None or isinstance(failure, BrokenPipeError) or call.view.locations or not result.ok:
+    if failure is None or isinstance(failure, BrokenPipeError) or not result.ok:
         return result.exit_code
     error = Local(f"Could not write to stdout: {failure.strerror}.", hint="Check where it goes.", reason="io")
     if err is not None:
         err.line(f"ppcli: {error.message}\nppcli: {error.hint}")
-    return error.exit_code
+    return result.exit_code if call.view.locations else error.exit_code
 
 
 @contextmanager

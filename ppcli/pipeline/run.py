@@ -86,7 +86,7 @@ class _Pipeline:
         self._job = job
         self._halt = halt
         self._meter = Meter()
-        self._shown: tuple[int, int] | None = None
+        self._shown: tuple[int, int, float] | None = None
         entries = job.manifest.files
         self._feed = Feed(
             files,
@@ -147,14 +147,13 @@ class _Pipeline:
             self._halt.abandon()
 
     def _progress(self) -> Event | None:
-        totals, sent = self._job.manifest.totals, self._meter.bytes_sent
-        shown = (sent, totals.bytes_confirmed)
+        """Where nothing moves any more, until the rate says so."""
+        totals, sent, rate = self._job.manifest.totals, self._meter.bytes_sent, round(self._meter.rate(), 1)
+        shown = (sent, totals.bytes_confirmed, rate)
         if shown == self._shown:
             return None
         self._shown = shown
-        return UploadProgress(
-            self._job.id, sent, totals.bytes_confirmed, totals.bytes_total, round(self._meter.rate(), 1)
-        )
+        return UploadProgress(self._job.id, sent, totals.bytes_confirmed, totals.bytes_total, rate)
 
     def _hurry(self) -> None:
         self._recorder.hurry()

@@ -11,6 +11,8 @@ from ppcli.transport.messages import Request
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to get a connection, for each address of the host."""
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
+"""What OpenSSL calls an answer that is none of TLS's."""
 
 
 def unreachable(origin: Origin, error: OSError) -> Rejected | Transient:
@@ -26,7 +28,8 @@ def unreachable(origin: Origin, error: OSError) -> Rejected | Transient:
     if isinstance(error, TimeoutError):
         return Transient(f"{origin.netloc} does not answer: no connection within {CONNECT_TIMEOUT:.0f} seconds")
     if isinstance(error, ssl.SSLError):
-        return Transient(f"no TLS connection to {origin.netloc}: {error.reason or error}")
+        spoken = " (does it speak plain http?)" if error.reason in _NO_TLS else ""
+        return Transient(f"no TLS connection to {origin.netloc}: {error.reason or error}{spoken}")
     return Transient(f"{origin.netloc} cannot be reached: {error.strerror or error}")
 
 
