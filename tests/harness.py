@@ -75,12 +75,12 @@ class Place:
         return draft.commit(Manifest(draft.id, self.url, options, files, now(), now()))
 
 
-def run(job: Job, target: Target, listener: Recording | None = None) -> PpcliError | None:
+def run(job: Job, target: Target, listener: Recording | None = None, *, resumed: bool = False) -> PpcliError | None:
     """Run all unfinished files of a job; the job is folded and closed afterwards, its state as after a kill."""
     if job.manifest.state is not JobState.UPLOADING:
         job.record(steps.JobChanged(JobState.UPLOADING))
     files = [index for index, entry in enumerate(job.manifest.files) if not entry.state.finished]
-    outcome = pipeline.run(job, target, files, listener or Recording(), Halt(), Hashes())
+    outcome = pipeline.run(job, target, files, listener or Recording(), Halt(), Hashes(), resumed=resumed)
     job.close()
     return outcome.error
 

@@ -203,6 +203,26 @@ def test_wrong_data_is_found_and_sent_again(place: Place, peer: Peer, times: int
         assert target.find("a.bin") is None
 
 
+def test_what_somebody_else_finished_meanwhile_is_not_sent_again(place: Place, peer: Peer) -> None:
+    """Of two that were not begun, one is there by now, and under the other name is other content of the same size."""
+    data = [random_bytes(3 * CHUNK, seed) for seed in range(3)]
+    paths = [place.source(f"{name}.bin", one) for name, one in zip("abc", data, strict=True)]
+    job = place.job(paths, jobs=1)
+    run(job, Faulty(place.connect(), Stop("open", 2)))
+    target = place.connect()
+    assert run(place.job(paths[:2]), target) is None
+    if target.find("a.bin", sha256(data[0])) is None:
+        return  # it cannot be asked for names
+    other = place.job([place.source("other", random_bytes(3 * CHUNK, 9))])
+    other.manifest.files[0].name = "c.bin"
+    assert run(other, target) is None
+    counted = Faulty(place.connect(), lambda step, name, chunk: None)
+    assert run(place.store.open(job.id), counted, resumed=True) is None
+    sent = {name for name, _, _ in counted.received}
+    assert "b.bin" not in sent and "c.bin" in sent
+    assert [peer.content(target, f"{name}.bin") for name in "ab"] == data[:2]
+
+
 def test_abort_frees_everything(place: Place, peer: Peer) -> None:
     data = random_bytes(4 * CHUNK)
     job = place.job([place.source("a.bin", data)], jobs=1)

@@ -90,7 +90,7 @@ def run_job(
         if unable is None and pending:
             unable = _begin(job)
         if unable is None and pending:
-            outcome = pipeline.run(job, target, pending, log, halt, place.hashes)
+            outcome = pipeline.run(job, target, pending, log, halt, place.hashes, resumed=resumed)
             error = _reported(outcome.error, log, job)
             _add(runs.tally, outcome.meter)
         else:

@@ -42,6 +42,8 @@ class Context:
     meter: Meter
     pace: Pace
     hashes: Hashes
+    resumed: bool = False
+    """An earlier run of the job had its files planned: what is there by now has not been asked."""
     reopened: set[int] = field(default_factory=set)
     sent_before: dict[int, int] = field(default_factory=dict)
     """Bytes that went into a session of this run that was lost, by file."""

@@ -1,4 +1,5 @@
-"""Files of targets that want the digest of the whole before they open a session. Runs on reserve workers."""
+"""Digests of whole files before they are opened: for targets that want them, and to see what is there already. Runs on
+reserve workers."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import time
 from ppcli import steps
 from ppcli.events import HashingProgress
 from ppcli.manifest import FileEntry
-from ppcli.model import Action, FilePlan
+from ppcli.model import Action, FilePlan, Limits, Remote
 from ppcli.pipeline.context import Context
 from ppcli.retry import Step
 from ppcli.source import OnBytes, Source
@@ -27,17 +28,35 @@ def know(context: Context, index: int, entry: FileEntry, source: Source) -> None
     context.recorder.record(steps.Digested(index, digest))
 
 
-def there_already(context: Context, index: int, entry: FileEntry, plan: FilePlan) -> bool:
-    """Is this content there? Nobody asked the target before the job was made. What is there is recorded as done."""
-    target = context.target
-    there = context.call(Step.FIND, entry, None, lambda: target.find(plan.name, plan.digest))
-    if there is None and isinstance(target, Linker):
-        there = context.call(Step.FIND, entry, None, lambda: target.link(plan))
+def there_already(context: Context, index: int, source: Source, plan: FilePlan, limits: Limits) -> bool:
+    """Is this content there? Nobody asked the target before the job was made, or somebody else may have finished it
+    since. What is there is recorded as done."""
+    there, digest = _with_digest(context, plan) if limits.digest_first else _compared(context, source, plan)
     if there is None:
         return False
-    context.recorder.post(steps.Completed(index, there.location, plan.digest, Action.UNCHANGED, 0))
+    context.recorder.post(steps.Completed(index, there.location, digest, Action.UNCHANGED, 0))
     context.meter.skipped(plan.chunks, plan.size)
     return True
+
+
+def _with_digest(context: Context, plan: FilePlan) -> tuple[Remote | None, str | None]:
+    target, call = context.target, context.retrier.call
+    there = call(Step.FIND, plan.name, None, lambda: target.find(plan.name, plan.digest))
+    if there is None and isinstance(target, Linker):
+        there = call(Step.FIND, plan.name, None, lambda: target.link(plan))
+    return there, plan.digest
+
+
+def _compared(context: Context, source: Source, plan: FilePlan) -> tuple[Remote | None, str | None]:
+    """The source is read only where the size is the same and the target can say what it has."""
+    target, call = context.target, context.retrier.call
+    there = call(Step.FIND, plan.name, None, lambda: target.find(plan.name))
+    if there is None or there.size != plan.size:
+        return None, None
+    told = call(Step.FIND, plan.name, None, lambda: target.digest(there))
+    if told is None or context.hashes.of_file(source.path, algorithm=told.partition(":")[0]) != told:
+        return None, None
+    return there, told
 
 
 def _reading(context: Context, size: int) -> OnBytes:

@@ -46,6 +46,10 @@ class Postponed(Exception):
     """The file was given back to the feed: it is opened once another has ended."""
 
 
+class AlreadyThere(Exception):
+    """The file was finished by somebody else, and is recorded as done."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """An open file: `parts` want slots, `units` have one."""
@@ -87,12 +91,14 @@ class Opener:
             settle(source.fingerprint)
             if entry.recheck:
                 self._compare(index, entry, source, limits)
-            if limits.digest_first and entry.digest is None:
+            unasked = limits.digest_first and entry.digest is None
+            if unasked:
                 digesting.know(context, index, entry, source)
-                if entry.session is None and digesting.there_already(context, index, entry, self._plan(index, entry)):
-                    source.close()
-                    return None
             old, plan = entry.session, self._plan(index, entry)
+            asks = old is None and (unasked or context.resumed)
+            if asks and digesting.there_already(context, index, source, plan, limits):
+                source.close()
+                return None
             context.recorder.post(steps.Opening(index))
             return Opening(index, entry, source, limits, old, plan, base)
         except BaseException:  # also a signal: nothing may stay held or half made
@@ -192,6 +198,8 @@ class Opener:
         except SessionLost as lost:
             if opening.old is None:
                 raise
+            if digesting.there_already(context, opening.index, opening.source, opening.plan, opening.limits):
+                raise AlreadyThere from lost  # by whoever ended it
             context.discard(opening.old, opening.plan, opening.entry)
             there = sum(c.size for c in opening.entry.chunks if c.state is ChunkState.CONFIRMED)
             context.warn("session_lost", starting_over(opening.entry.name, lost, there))

@@ -28,7 +28,7 @@ from ppcli.pipeline.context import Context, as_told, failure, retrying
 from ppcli.pipeline.expiry import Forecast, forgotten, lost_again, starting_over
 from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Meter, Pace, Ramp
-from ppcli.pipeline.opening import Opened, Opener, Opening, Postponed
+from ppcli.pipeline.opening import AlreadyThere, Opened, Opener, Opening, Postponed
 from ppcli.pipeline.recorder import Recorder
 from ppcli.pipeline.sending import Sender
 from ppcli.pipeline.threads import Threads
@@ -66,10 +66,13 @@ def run(
     listener: Listener,
     halt: Halt,
     hashes: Hashes,
+    *,
+    resumed: bool = False,
 ) -> Outcome:
     """Bring `files` (positions in the manifest) of a job that this process holds to `target`. Returns when all of them
-    ended or the run was halted; every step is durable then, and the manifest is the caller's again."""
-    return _Pipeline(job, target, files, listener, halt, hashes).run()
+    ended or the run was halted; every step is durable then, and the manifest is the caller's again. `resumed`: an
+    earlier run planned them."""
+    return _Pipeline(job, target, files, listener, halt, hashes, resumed).run()
 
 
 class _Pipeline:
@@ -81,6 +84,7 @@ class _Pipeline:
         listener: Listener,
         halt: Halt,
         hashes: Hashes,
+        resumed: bool,
     ) -> None:
         options = job.manifest.options
         self._job = job
@@ -92,13 +96,15 @@ class _Pipeline:
             files,
             options.jobs,
             lambda index: len(entries[index].chunks),
-            self._hurry,
+            lambda: self._recorder.hurry(),  # noqa: PLW0108 -- made below
             burst=_BURST if isinstance(target, Split) and target.splits else 1,
         )
         self._recorder = Recorder(job, listener, halt, self._progress, self._feed.settled)
         retrier = Retrier(options.retries, Gate(), halt, lambda attempt: self._recorder.tell(retrying(job.id, attempt)))
         pace = Pace(options.limit_rate, options.jobs)
-        self._context = Context(job, target, self._recorder, self._feed, retrier, halt, self._meter, pace, hashes)
+        self._context = Context(
+            job, target, self._recorder, self._feed, retrier, halt, self._meter, pace, hashes, resumed
+        )
         self._opener = Opener(self._context, options.immutable, options.chunk_size)
         self._sender = Sender(self._context)
         self._threads = Threads()
@@ -154,9 +160,6 @@ class _Pipeline:
             return None
         self._shown = shown
         return UploadProgress(self._job.id, sent, totals.bytes_confirmed, totals.bytes_total, rate)
-
-    def _hurry(self) -> None:
-        self._recorder.hurry()
 
     def _work(self) -> None:
         """What a worker does, for as long as there is anything to do."""
@@ -245,6 +248,8 @@ class _Pipeline:
             yield
         except (Stopped, Postponed):
             pass
+        except AlreadyThere:
+            self._feed.ended(index, again=False)
         except Recut:
             self._feed.ended(index, again=True)
         except SessionLost as lost:  # one that was taken over, and ended by whoever began it
