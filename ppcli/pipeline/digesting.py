@@ -3,7 +3,9 @@ reserve workers."""
 
 from __future__ import annotations
 
+import threading
 import time
+from typing import cast
 
 from ppcli import steps
 from ppcli.events import HashingProgress
@@ -12,7 +14,7 @@ from ppcli.model import Action, FilePlan, Limits, Remote
 from ppcli.pipeline.context import Context
 from ppcli.retry import Step
 from ppcli.source import OnBytes, Source
-from ppcli.target import Linker
+from ppcli.target import Linker, Overview
 
 _TOLD_EVERY = 0.5
 """Seconds between two notices of how far the reading of a source is."""
@@ -26,6 +28,25 @@ def know(context: Context, index: int, entry: FileEntry, source: Source) -> None
     if digest is None:
         digest = hashes.of(source, entry.chunk_size, _reading(context, source.fingerprint.size))
     context.recorder.record(steps.Digested(index, digest))
+
+
+class Foresight:
+    """Has the target look once, at all names that an earlier run had not begun. Any thread."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self._wanted = context.resumed and isinstance(context.target, Overview)
+
+    def look(self) -> None:
+        with self._lock:
+            if not self._wanted:
+                return
+            context, target = self._context, cast(Overview, self._context.target)
+            files = context.job.manifest.files  # nothing was opened in this run yet, so that their states stand still
+            names = [entry.name for entry in files if entry.session is None and not entry.state.finished]
+            context.retrier.call(Step.FIND, "the names there", None, lambda: target.foresee(names))
+            self._wanted = False
 
 
 def there_already(context: Context, index: int, source: Source, plan: FilePlan, limits: Limits) -> bool:

@@ -72,6 +72,7 @@ class Opener:
         self._context = context
         self._immutable = immutable
         self._wanted = wanted_chunk_size
+        self._foresight = digesting.Foresight(context)
 
     def prepare(self, index: int) -> Opening | None:
         """Look at the source, plan it anew if it changed, and record the intent to open. None for a file that turns
@@ -80,6 +81,7 @@ class Opener:
         source = Source(context.path(entry))
         try:
             context.learn(entry)
+            self._foresight.look()
             limits = context.target.limits(source.fingerprint.size)
             base = (
                 context.call(Step.FIND, entry, None, lambda: context.target.find(entry.name)) if limits.adopts else None
