@@ -200,9 +200,9 @@ class Opener:
         except SessionLost as lost:
             if opening.old is None:
                 raise
+            context.discard(opening.old, opening.plan, opening.entry)
             if digesting.there_already(context, opening.index, opening.source, opening.plan, opening.limits):
                 raise AlreadyThere from lost  # by whoever ended it
-            context.discard(opening.old, opening.plan, opening.entry)
             there = sum(c.size for c in opening.entry.chunks if c.state is ChunkState.CONFIRMED)
             context.warn("session_lost", starting_over(opening.entry.name, lost, there))
             context.recorder.record(steps.Reset(opening.index, None, lost.cause, session_lost=True))
