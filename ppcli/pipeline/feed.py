@@ -213,7 +213,7 @@ class Feed:
             return list(self._runs.values())
 
     def stop(self) -> None:
-        """Hand out nothing more at all."""
+        """Hand out nothing more, but for what is under way already."""
         with self._lock:
             self._stopped = True
             self._wake_all()
