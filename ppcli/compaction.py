@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ppcli.steps import (
-    Begun,
     Completed,
     Completing,
     Confirmed,
-    Finished,
+    ConfirmedCompleted,
+    ConfirmedCompleting,
     JobChanged,
     Opened,
+    OpenedReserved,
     Opening,
-    Proved,
     Reserved,
     Step,
     Uploaded,
@@ -67,16 +67,16 @@ def _joined(batch: Sequence[Step]) -> list[Step]:
     return kept
 
 
-def _begun(first: Opened, then: Reserved) -> Begun:
-    return Begun(first.file, first.session, then.chunks, then.slots)
+def _opened_reserved(first: Opened, then: Reserved) -> OpenedReserved:
+    return OpenedReserved(first.file, first.session, then.chunks, then.slots)
 
 
-def _proved(first: Confirmed, then: Completing) -> Proved:
-    return Proved(first.file, first.chunk, first.slot, first.xxh3, first.etag, first.evidence, then.digest)
+def _confirmed_completing(first: Confirmed, then: Completing) -> ConfirmedCompleting:
+    return ConfirmedCompleting(first.file, first.chunk, first.slot, first.xxh3, first.etag, first.evidence, then.digest)
 
 
-def _finished(first: Proved, then: Completed) -> Finished:
-    return Finished(
+def _confirmed_completed(first: ConfirmedCompleting, then: Completed) -> ConfirmedCompleted:
+    return ConfirmedCompleted(
         first.file,
         first.chunk,
         first.slot,
@@ -90,7 +90,7 @@ def _finished(first: Proved, then: Completed) -> Finished:
 
 
 _JOINS: Mapping[tuple[type, type], _Join] = {
-    (Opened, Reserved): _begun,
-    (Confirmed, Completing): _proved,
-    (Proved, Completed): _finished,
+    (Opened, Reserved): _opened_reserved,
+    (Confirmed, Completing): _confirmed_completing,
+    (ConfirmedCompleting, Completed): _confirmed_completed,
 }

@@ -27,7 +27,7 @@ def apply(manifest: Manifest, seq: int, step: Step) -> None:
     manifest.seq = seq
 
 
-def _reserved(manifest: Manifest, file: FileEntry, step: steps.Reserved | steps.Begun) -> None:
+def _reserved(manifest: Manifest, file: FileEntry, step: steps.Reserved | steps.OpenedReserved) -> None:
     for index, slot in zip(step.chunks, step.slots, strict=True):
         chunk = file.chunks[index]
         chunk.slot = slot
@@ -44,7 +44,9 @@ def _uploaded(manifest: Manifest, file: FileEntry, step: steps.Uploaded) -> None
     _move(manifest, chunk, ChunkState.UPLOADED)
 
 
-def _confirmed(manifest: Manifest, file: FileEntry, step: steps.Confirmed | steps.Proved | steps.Finished) -> None:
+def _confirmed(
+    manifest: Manifest, file: FileEntry, step: steps.Confirmed | steps.ConfirmedCompleting | steps.ConfirmedCompleted
+) -> None:
     chunk = file.chunks[step.chunk]
     chunk.slot, chunk.xxh3, chunk.etag, chunk.evidence = step.slot, step.xxh3, step.etag, step.evidence
     _move(manifest, chunk, ChunkState.CONFIRMED)
@@ -75,11 +77,11 @@ def _opening(manifest: Manifest, file: FileEntry, step: steps.Opening) -> None:
     file.state, file.failure = JobState.UPLOADING, None
 
 
-def _opened(manifest: Manifest, file: FileEntry, step: steps.Opened | steps.Begun) -> None:
+def _opened(manifest: Manifest, file: FileEntry, step: steps.Opened | steps.OpenedReserved) -> None:
     file.session, file.state, file.failure = step.session, JobState.UPLOADING, None
 
 
-def _begun(manifest: Manifest, file: FileEntry, step: steps.Begun) -> None:
+def _opened_reserved(manifest: Manifest, file: FileEntry, step: steps.OpenedReserved) -> None:
     _opened(manifest, file, step)
     _reserved(manifest, file, step)
 
@@ -96,16 +98,16 @@ def _digested(manifest: Manifest, file: FileEntry, step: steps.Digested) -> None
     file.digest = step.digest
 
 
-def _completing(manifest: Manifest, file: FileEntry, step: steps.Completing | steps.Proved) -> None:
+def _completing(manifest: Manifest, file: FileEntry, step: steps.Completing | steps.ConfirmedCompleting) -> None:
     file.completing, file.digest = True, step.digest
 
 
-def _proved(manifest: Manifest, file: FileEntry, step: steps.Proved) -> None:
+def _confirmed_completing(manifest: Manifest, file: FileEntry, step: steps.ConfirmedCompleting) -> None:
     _confirmed(manifest, file, step)
     _completing(manifest, file, step)
 
 
-def _finished(manifest: Manifest, file: FileEntry, step: steps.Finished) -> None:
+def _confirmed_completed(manifest: Manifest, file: FileEntry, step: steps.ConfirmedCompleted) -> None:
     _confirmed(manifest, file, step)
     _visible(file, step)
 
@@ -118,7 +120,7 @@ def _completed(manifest: Manifest, file: FileEntry, step: steps.Completed) -> No
             _move(manifest, chunk, ChunkState.CONFIRMED)
 
 
-def _visible(file: FileEntry, step: steps.Completed | steps.Finished) -> None:
+def _visible(file: FileEntry, step: steps.Completed | steps.ConfirmedCompleted) -> None:
     file.state, file.completing, file.failure = JobState.COMPLETED, False, None
     file.location, file.digest, file.action = step.location, step.digest, step.action
 
@@ -158,9 +160,9 @@ _FOLDS: Mapping[type[Step], Callable[[Manifest, FileEntry, Any], None]] = {
     steps.Digested: _digested,
     steps.Completing: _completing,
     steps.Completed: _completed,
-    steps.Begun: _begun,
-    steps.Proved: _proved,
-    steps.Finished: _finished,
+    steps.OpenedReserved: _opened_reserved,
+    steps.ConfirmedCompleting: _confirmed_completing,
+    steps.ConfirmedCompleted: _confirmed_completed,
     steps.Failed: _failed,
     steps.FileCancelled: _cancelled,
 }

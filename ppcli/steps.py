@@ -137,7 +137,7 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class OpenedReserved:
     """`Opened`, then `Reserved`."""
 
     file: int
@@ -147,7 +147,7 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Proved:
+class ConfirmedCompleting:
     """`Confirmed`, for the last chunk of a file, then `Completing`."""
 
     file: int
@@ -160,7 +160,7 @@ class Proved:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class ConfirmedCompleted:
     """`Confirmed`, for the last chunk of a file, then `Completed`."""
 
     file: int
@@ -207,9 +207,9 @@ Step: TypeAlias = (
     | Digested
     | Completing
     | Completed
-    | Begun
-    | Proved
-    | Finished
+    | OpenedReserved
+    | ConfirmedCompleting
+    | ConfirmedCompleted
     | Failed
     | FileCancelled
     | JobChanged
@@ -229,9 +229,9 @@ _KINDS: Mapping[str, type[Any]] = {
     "digested": Digested,
     "completing": Completing,
     "completed": Completed,
-    "opened+reserved": Begun,
-    "confirmed+completing": Proved,
-    "confirmed+completed": Finished,
+    "opened+reserved": OpenedReserved,
+    "confirmed+completing": ConfirmedCompleting,
+    "confirmed+completed": ConfirmedCompleted,
     "failed": Failed,
     "file_cancelled": FileCancelled,
     "job_changed": JobChanged,

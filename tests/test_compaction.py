@@ -68,11 +68,11 @@ def test_a_file_of_one_request_takes_two_lines() -> None:
     completed = steps.Completed(0, "s3://b/0", "md5:cd", Action.SENT, 10)
     others = [steps.Opening(1), steps.Uploaded(1, 0, "ab", None)]
     assert compact([steps.Opening(0), opened, others[0], reserved]) == [
-        steps.Begun(0, opened.session, (0,), (1,)),
+        steps.OpenedReserved(0, opened.session, (0,), (1,)),
         others[0],
     ]
     assert compact([confirmed, others[1], steps.Completing(0, None), completed]) == [
-        steps.Finished(0, 0, 1, "ab", "tag", Evidence.CONTENT, "s3://b/0", "md5:cd", Action.SENT),
+        steps.ConfirmedCompleted(0, 0, 1, "ab", "tag", Evidence.CONTENT, "s3://b/0", "md5:cd", Action.SENT),
         others[1],
     ]
 
