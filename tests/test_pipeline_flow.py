@@ -27,7 +27,9 @@ from ppcli.pipeline.crew import Crew
 from ppcli.pipeline.feed import Feed
 from ppcli.pipeline.meter import Ramp
 from ppcli.pipeline.recorder import Ticket
-from ppcli.pipeline.work import OpenFiles, ReserveParts, Work
+from ppcli.pipeline.sending import Sender
+from ppcli.pipeline.work import OpenFiles, ReserveParts, Unit, Work
+from ppcli.retry import Retrier, Step
 
 CHUNK = 100
 
@@ -148,6 +150,34 @@ def test_nobody_waits_for_a_reply_that_does_not_come(place: Place, monkeypatch: 
     assert max(target.received.values()) == 1
 
 
+def test_a_late_success_waits_for_no_pause(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All workers may pause while its reply comes, which is no attempt that could do so as well."""
+    monkeypatch.setattr(Crew, "together", lambda crew, most: most)
+    tried, begin, begun_names = [], Sender.begin, []
+    call = Retrier.call
+
+    def counted(retrier: Retrier, step: Step, name: str, chunk: int | None, attempt: Any) -> Any:
+        tried.append((step, name))
+        return call(retrier, step, name, chunk, attempt)
+
+    def noted(sender: Sender, unit: Unit) -> begun.Begun | None:
+        begun_names.append(unit.run.entry.name)
+        return begin(sender, unit)
+
+    monkeypatch.setattr(Retrier, "call", counted)
+    monkeypatch.setattr(Sender, "begin", noted)
+    job, target = place.job([place.source(str(number), bytes(CHUNK)) for number in range(40)], jobs=8), SplitTarget()
+    target.silent = {str(number) for number in range(40)}
+    running = threading.Thread(target=run, args=(job, target), daemon=True)
+    running.start()
+    until(lambda: begun_names)
+    target.speaks.wait(1)  # longer than a burst has patience
+    target.speaks.set()
+    running.join()
+    assert len(target.objects) == 40
+    assert not [name for name in begun_names if (Step.UPLOAD, name) in tried]
+
+
 def test_of_a_burst_nothing_is_begun_after_a_stop(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was sent before is confirmed, though a reply among them asks for a pause."""
     monkeypatch.setattr(Crew, "together", lambda crew, most: most)
@@ -156,7 +186,7 @@ def test_of_a_burst_nothing_is_begun_after_a_stop(place: Place, monkeypatch: pyt
     target, halt = SplitTarget(), Halt()
 
     def stop(step: str, name: str, chunk: int | None) -> None:
-        if step == "upload" and len(target.received) == 0 and target.calls["upload"] == 3:
+        if step == "upload" and target.calls["upload"] >= 3 and not halt.requested:
             halt.request(Interrupted(130, job=True))
             raise Transient("503", retry_after=200)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ppcli.app.workplace import Workplace
 from ppcli.events import Listener, Result
 from ppcli.requests import (
+    DEFAULT_RETRIES,
     Ask,
     CancelRequest,
     GetRequest,
@@ -38,26 +39,26 @@ class App:
     def put(self, request: PutRequest) -> Result:
         from ppcli.app.putting import put
 
-        with Workplace(self._listener, self._ask, self._last_words, retries=request.retries) as place:
+        with self._place(request.retries) as place:
             return put(place, request)
 
     def resume(self, request: ResumeRequest) -> Result:
         from ppcli.app.running import resume
 
-        with Workplace(self._listener, self._ask, self._last_words) as place:
+        with self._place() as place:
             place.mean_jobs(request.jobs)
             return resume(place, request)
 
     def status(self, request: StatusRequest) -> Result:
         from ppcli.app.showing import status
 
-        with Workplace(self._listener, self._ask, self._last_words) as place:
+        with self._place() as place:
             return status(place, request)
 
     def cancel(self, request: CancelRequest) -> Result:
         from ppcli.app.cancelling import cancel
 
-        with Workplace(self._listener, self._ask, self._last_words) as place:
+        with self._place() as place:
             if not request.incomplete:
                 place.mean_jobs(request.jobs)
             return cancel(place, request)
@@ -65,36 +66,39 @@ class App:
     def remove(self, request: RemoveRequest) -> Result:
         from ppcli.app.objects import remove
 
-        with Workplace(self._listener, self._ask, self._last_words) as place:
+        with self._place() as place:
             return remove(place, request)
 
     def list(self, request: ListRequest) -> Result:
         from ppcli.app.objects import list_objects
 
-        with Workplace(self._listener, self._ask, self._last_words) as place:
+        with self._place() as place:
             return list_objects(place, request)
 
     def get(self, request: GetRequest) -> Result:
         from ppcli.app.fetching import get
 
-        with Workplace(self._listener, self._ask, self._last_words) as place:
+        with self._place() as place:
             return get(place, request)
 
     def recover(self, to: str | None) -> Result:
         from ppcli.app.objects import recover
 
-        with Workplace(self._listener, self._ask, self._last_words) as place:
+        with self._place() as place:
             return recover(place, to)
 
     def login(self, request: LoginRequest, prompt: Prompt, tell: Callable[[str], None]) -> Result:
         """`tell` gets the one sentence that says what was done, for people."""
         from ppcli.app.login import login
 
-        with Workplace(self._listener, self._ask, self._last_words) as place:
+        with self._place() as place:
             return login(place, request, prompt, tell)
 
     def logout(self, to: str | None, tell: Callable[[str], None]) -> Result:
         from ppcli.app.login import logout
 
-        with Workplace(self._listener, self._ask, self._last_words) as place:
+        with self._place() as place:
             return logout(place, to, tell)
+
+    def _place(self, retries: int = DEFAULT_RETRIES) -> Workplace:
+        return Workplace(self._listener, self._ask, self._last_words, retries=retries)

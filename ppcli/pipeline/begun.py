@@ -51,11 +51,15 @@ class Begun:
             self._error, self._failed_at = error, time.monotonic()
         self._call = None
 
+    def wait(self) -> None:
+        """Until its outcome is known."""
+        while self.waits:
+            self.go_on()
+
     def outcome(self) -> Receipt:
         """Wait for it. Raises what the call does, once; a pause that the target asked for then is as long as what is
         left of it."""
-        while self._call is not None:
-            self.go_on()
+        self.wait()
         error, self._error = self._error, None  # its traceback leads here
         if isinstance(error, Transient) and error.retry_after is not None:
             error.retry_after = max(0.0, error.retry_after - (time.monotonic() - self._failed_at))

@@ -89,8 +89,10 @@ class Sender:
         """The chunk's bytes, and the receipt for them. What was begun is the first attempt; where it succeeded, nothing
         is waited for."""
         context, run, slot, target = self._context, unit.run, unit.slot, self._context.target
-        if begun and begun.succeeded:
-            return begun.body, begun.outcome()
+        if begun:
+            begun.wait()
+            if begun.succeeded:
+                return begun.body, begun.outcome()
         part = self._hashed(run, unit.part)
         self._check_before_the_end(run, part)
         body, under_way = begun.body if begun else context.body(run, part), [begun] if begun else []
