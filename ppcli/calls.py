@@ -21,3 +21,5 @@ def outcome(call: Call[T]) -> T:
     except StopIteration as end:
         value: T = end.value
         return value
+    finally:
+        call.close()  # a signal may come between its halves

@@ -155,8 +155,8 @@ class ServerProcess:
         connection = self.connect()
         with contextlib.closing(connection):
             connection.request(method, path, body, lines)
-            response = connection.getresponse()
-            return Reply(response.status, dict(response.getheaders()), response.read())
+            with contextlib.closing(connection.getresponse()) as response:
+                return Reply(response.status, dict(response.getheaders()), response.read())
 
     def run(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """A ppcli command with the same directories, such as `serve --new-token`."""
