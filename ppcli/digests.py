@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ppcli import checksums, disk
+from ppcli.disk import StrPath
 from ppcli.model import Fingerprint
 
 FILE_NAME = "digests.sqlite"
@@ -45,7 +46,7 @@ class DigestCache:
         self._usable = True
         self._pruned = False
 
-    def get(self, path: Path, seen: Fingerprint, algorithm: str = checksums.SHA256) -> str | None:
+    def get(self, path: StrPath, seen: Fingerprint, algorithm: str = checksums.SHA256) -> str | None:
         """The digest that was recorded for exactly this revision."""
         key, stamp = _key(path, algorithm), _stamp(seen)
         with self._lock:
@@ -54,7 +55,7 @@ class DigestCache:
                 return digest if known == stamp else None
             return self._read(key, stamp)
 
-    def put(self, path: Path, seen: Fingerprint, digest: str) -> None:
+    def put(self, path: StrPath, seen: Fingerprint, digest: str) -> None:
         """Record a digest of content that was read after `seen` had settled and before it changed. Kept in memory for
         up to a second's worth of calls; `close` writes the rest."""
         with self._lock:
@@ -142,8 +143,8 @@ class DigestCache:
             self._usable = False
 
 
-def _key(path: Path, algorithm: str) -> bytes:
-    place = os.fsencode(path.absolute())
+def _key(path: StrPath, algorithm: str) -> bytes:
+    place = os.fsencode(path if str(path).startswith(os.sep) else Path(path).absolute())
     return place if algorithm == checksums.SHA256 else place + b"\0" + algorithm.encode()
 
 

@@ -8,6 +8,9 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
+
+StrPath: TypeAlias = str | Path
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIR = 0o700

@@ -4,13 +4,14 @@ of the whole, SHA-256 and XXH3-128 of each chunk. The two SHA-256 run side by si
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from pathlib import Path
 
 import xxhash
 
 from ppcli import checksums
 from ppcli.digests import DigestCache
+from ppcli.disk import StrPath
 from ppcli.model import Fingerprint
 from ppcli.source import Digests, OnBytes, Source, fingerprint, settle, unsettled
 
@@ -70,21 +71,22 @@ class Hashes:
 
     def __init__(self, cache: DigestCache | None = None) -> None:
         self._cache = cache
-        self._kept: dict[Path, tuple[Fingerprint, int, Digests]] = {}
+        self._kept: dict[str, tuple[Fingerprint, int, Digests]] = {}
         self._trusting = True
-        self._doubted: set[Path] = set()
+        self._doubted: set[str] = set()
 
     def distrust(self) -> None:
         """From now on only what this process reads itself counts."""
         self._trusting = False
 
-    def forget(self, path: Path) -> None:
+    def forget(self, path: str) -> None:
         """What was computed for a source seems to be wrong: read it again."""
         self._kept.pop(path, None)
         self._doubted.add(path)
 
-    def known(self, path: Path, seen: Fingerprint) -> str | None:
+    def known(self, path: StrPath, seen: Fingerprint) -> str | None:
         """The digest of exactly this revision, without reading it."""
+        path = os.fspath(path)
         kept = self._kept.get(path)
         if kept and kept[0].same(seen):
             return kept[2].whole
@@ -100,7 +102,7 @@ class Hashes:
             self._kept[source.path] = seen, chunk_size, digests
         return self._remembered(source, digests.whole)
 
-    def of_file(self, path: Path, fresh: bool = False, algorithm: str = checksums.SHA256) -> str:
+    def of_file(self, path: StrPath, fresh: bool = False, algorithm: str = checksums.SHA256) -> str:
         """The digest of a file: the recorded one, or by reading it (`fresh`: always). Raises `SourceError`."""
         if not fresh and self._cache and (known := self._cache.get(path, fingerprint(path), algorithm)):
             return known
@@ -115,13 +117,13 @@ class Hashes:
             self.record(source.path, source.fingerprint, digest)
         return digest
 
-    def take_chunks(self, path: Path, seen: Fingerprint, chunk_size: int) -> Digests | None:
+    def take_chunks(self, path: str, seen: Fingerprint, chunk_size: int) -> Digests | None:
         """The digests of the chunks of exactly this revision, where they were computed in this process; they are given
         once, since they take memory."""
         kept = self._kept.pop(path, None)
         return kept[2] if kept and kept[0].same(seen) and kept[1] == chunk_size else None
 
-    def record(self, path: Path, seen: Fingerprint, digest: str) -> None:
+    def record(self, path: str, seen: Fingerprint, digest: str) -> None:
         """Remember a digest of content that was read after `seen` had settled and before it changed."""
         if self._cache:
             self._cache.put(path, seen, digest)

@@ -66,17 +66,20 @@ class Gate:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._opens = 0.0
+        self.held = False
+        """Whether it ever was: the usual call need not look further."""
 
     def hold(self, seconds: float) -> None:
         with self._lock:
             self._opens = max(self._opens, time.monotonic() + seconds)
+            self.held = True
 
     @property
     def closed(self) -> bool:
         return self._opens > time.monotonic()
 
     def wait(self, halt: Halt) -> None:
-        while self._opens and (left := self._opens - time.monotonic()) > 0:
+        while (left := self._opens - time.monotonic()) > 0:
             halt.sleep(left)
 
 
@@ -94,7 +97,8 @@ class Retrier:
         `Damaged` passes through: the same call again does not mend it. After `Further` the attempts begin anew, at
         once. Raises `Stopped` when the run halts."""
         while True:
-            self._gate.wait(self._halt)
+            if self._gate.held:
+                self._gate.wait(self._halt)
             try:
                 return attempt()
             except Damaged:

@@ -12,7 +12,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, TypeAlias
@@ -20,10 +19,12 @@ from typing import BinaryIO, TypeAlias
 import xxhash
 
 from ppcli import disk
+from ppcli.disk import StrPath
 from ppcli.errors import SourceError, local_io, source_changed
 from ppcli.model import Fingerprint, Part
 from ppcli.pieces import pieces
 from ppcli.target import PIECE
+from ppcli.values import value
 
 SETTLE_NS = 20_000_000
 """How long a source's ctime must lie back before it is read, in nanoseconds. See `settle`."""
@@ -43,7 +44,7 @@ _OTHER_KINDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Digests:
     """Of one whole file: `whole` is `sha256:hex`, `chunks` the XXH3-128 (hex) of each chunk in order, `sha256` the
     SHA-256 (hex) of each, where that was asked for."""
@@ -53,11 +54,11 @@ class Digests:
     sha256: list[str] | None = None
 
 
-def fingerprint(path: Path) -> Fingerprint:
+def fingerprint(path: StrPath) -> Fingerprint:
     """The fingerprint of a regular file; links are followed. Raises `SourceError`: `missing`, or `unreadable` for
     everything else, also for what is no regular file."""
     try:
-        return _fingerprint_of(path, path.stat())
+        return _fingerprint_of(path, os.stat(path))
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
@@ -82,13 +83,13 @@ def unsettled(seen: Fingerprint) -> int:
 class Source:
     """An open regular file. `fingerprint` is that of the open file, taken when it was opened."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StrPath) -> None:
         """Raises `SourceError` as `fingerprint()` does."""
-        self.path = path
-        fingerprint(path)  # never opens a device, which may do something
+        self.path = os.fspath(path)
         try:
+            _check_regular(path, os.stat(path))  # never opens a device, which may do something
             self._fd = _open(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _unreadable(path, error) from error
         try:
             self.fingerprint = _fingerprint_of(path, os.fstat(self._fd))
@@ -138,6 +139,14 @@ class Source:
         if size:
             raise source_changed(f"{self.path} got shorter while it was sent")
 
+    def read(self, offset: int, size: int) -> bytes:
+        """Exactly `size` bytes from `offset`. Raises as `pieces`."""
+        try:
+            got = os.pread(self._fd, size, offset)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        return got if len(got) == size else b"".join([bytes(piece) for piece in self.pieces(offset, size)])
+
     def _has_a_byte(self) -> bool:
         try:
             return bool(os.pread(self._fd, 1, 0))
@@ -181,7 +190,7 @@ class ChunkBody:
         hasher = self._hasher = xxhash.xxh3_128()
         sha = self._sha = hashlib.sha256() if self._whole else None
         on_bytes = self._on_bytes
-        for piece in self._read(0, start):
+        for piece in self._read(0, start) if start else ():
             hasher.update(piece)
             if sha:
                 sha.update(piece)
@@ -211,9 +220,9 @@ class ChunkBody:
         if self.size > _HELD:
             return self._source.pieces(self._part.offset + start, stop - start, piece)
         if self._held is None:
-            self._held = memoryview(b"".join([bytes(got) for got in self._source.pieces(self._part.offset, self.size)]))
+            self._held = memoryview(self._source.read(self._part.offset, self.size))
         view = self._held[start:stop]
-        return (view[at : at + piece] for at in range(0, len(view), piece))
+        return iter([view[at : at + piece] for at in range(0, len(view), piece)])
 
     @property
     def checksum(self) -> str:
@@ -277,10 +286,10 @@ def _read_stream(stream: BinaryIO) -> bytes:
     try:
         return stream.read(PIECE)
     except OSError as error:
-        raise _unreadable(Path("-"), error) from error
+        raise _unreadable("-", error) from error
 
 
-def _open(path: Path) -> int:
+def _open(path: StrPath) -> int:
     flags = os.O_RDONLY | os.O_CLOEXEC
     try:
         return os.open(path, flags | os.O_NONBLOCK)  # should a FIFO have taken its place: do not wait for a writer
@@ -288,22 +297,27 @@ def _open(path: Path) -> int:
         return os.open(path, flags)
 
 
-def _fingerprint_of(path: Path, info: os.stat_result) -> Fingerprint:
-    if not stat.S_ISREG(info.st_mode):
-        kind = next((name for test, name in _OTHER_KINDS if test(info.st_mode)), "a special file")
-        raise SourceError(
-            f"{path} is {kind}, not a regular file.",
-            hint="Name a regular file; a stream can be sent with `-` as the source.",
-            reason="unreadable",
-        )
+def _fingerprint_of(path: StrPath, info: os.stat_result) -> Fingerprint:
+    _check_regular(path, info)
     return Fingerprint(info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
 
 
-def _unreadable(path: Path, error: OSError | ValueError) -> SourceError:
+def _check_regular(path: StrPath, info: os.stat_result) -> None:
+    if stat.S_ISREG(info.st_mode):
+        return
+    kind = next((name for test, name in _OTHER_KINDS if test(info.st_mode)), "a special file")
+    raise SourceError(
+        f"{path} is {kind}, not a regular file.",
+        hint="Name a regular file; a stream can be sent with `-` as the source.",
+        reason="unreadable",
+    )
+
+
+def _unreadable(path: StrPath, error: OSError | ValueError) -> SourceError:
     """ValueError is what a path with a NUL byte gives."""
     if isinstance(error, FileNotFoundError | NotADirectoryError | ValueError):
         return SourceError(f"{path} does not exist.", hint="Check the path.", reason="missing")
-    name = "The standard input" if path == Path("-") else str(path)
+    name = "The standard input" if path == "-" else str(path)
     return SourceError(
         f"{name} cannot be read: {error.strerror or error}.",
         hint="Check its permissions and the disk it is on, then run the same command again.",
@@ -311,7 +325,7 @@ def _unreadable(path: Path, error: OSError | ValueError) -> SourceError:
     )
 
 
-def _sizeless(path: Path) -> SourceError:
+def _sizeless(path: StrPath) -> SourceError:
     """Files of the kernel, such as those in /proc, say that they are empty and are not."""
     return SourceError(
         f"{path} does not tell its size.",

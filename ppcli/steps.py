@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from ppcli import records
 from ppcli.model import Action, Evidence, Fingerprint, JobState, Session, Slot
+from ppcli.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Failure:
     """Why a file or job stopped: the fields of an error, as they are kept."""
 
@@ -25,20 +25,20 @@ class Failure:
     exit_code: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Opening:
     """A session is about to be asked for."""
 
     file: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Opened:
     file: int
     session: Session
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Reserved:
     """Slots that are held: `slots[i]` is for `chunks[i]`."""
 
@@ -47,7 +47,7 @@ class Reserved:
     slots: tuple[Slot, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Hashed:
     """A chunk's checksum, before the first of its bytes goes."""
 
@@ -56,7 +56,7 @@ class Hashed:
     xxh3: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Uploaded:
     file: int
     chunk: int
@@ -64,7 +64,7 @@ class Uploaded:
     etag: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Confirmed:
     file: int
     chunk: int
@@ -74,7 +74,7 @@ class Confirmed:
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Reset:
     """These chunks (None: all) are planned again. `session_lost` forgets the session as well."""
 
@@ -84,7 +84,7 @@ class Reset:
     session_lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Replanned:
     """The source is another revision, or at another path. What is confirmed must be compared with it."""
 
@@ -94,14 +94,14 @@ class Replanned:
     chunk_size: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Compared:
     """Every chunk that is still confirmed has the bytes of the present source."""
 
     file: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Copied:
     """`size` bytes of the file were kept or copied on the target's side; their chunks are confirmed by other steps."""
 
@@ -109,7 +109,7 @@ class Copied:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Digested:
     """The digest of the whole source is known before its upload."""
 
@@ -117,7 +117,7 @@ class Digested:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Completing:
     """All chunks are confirmed; the target is about to be asked to make the file visible."""
 
@@ -125,7 +125,7 @@ class Completing:
     digest: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Completed:
     """`sent` counts the bytes that went out for this file in this run; it is told, not kept."""
 
@@ -136,7 +136,7 @@ class Completed:
     sent: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class OpenedReserved:
     """`Opened`, then `Reserved`."""
 
@@ -146,7 +146,7 @@ class OpenedReserved:
     slots: tuple[Slot, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ConfirmedCompleting:
     """`Confirmed`, for the last chunk of a file, then `Completing`."""
 
@@ -159,7 +159,7 @@ class ConfirmedCompleting:
     digest: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ConfirmedCompleted:
     """`Confirmed`, for the last chunk of a file, then `Completed`."""
 
@@ -174,18 +174,18 @@ class ConfirmedCompleted:
     action: Action
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Failed:
     file: int
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class FileCancelled:
     file: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class JobChanged:
     """The job as a whole moves to `state`."""
 

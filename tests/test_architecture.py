@@ -31,6 +31,7 @@ LAYERS = [
     ["steps", "planner", "halt", "disk", "units", "origin"],
     ["target", "events", "requests", "records"],
     ["model", "errors", "garbage", "calls"],
+    ["values"],
     [""],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -49,7 +50,7 @@ PURE = [
     "names",
     "units",
 ]
-PURE += ["origin"]
+PURE += ["origin", "values"]
 TOUCHES_THE_WORLD = {"os", "socket", "subprocess", "threading", "time", "sqlite3", "httpx", "ppcli.disk", "tempfile"}
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hmac
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+
+from ppcli.values import value
 
 _MAGIC = b"ppcliPAD"
 _FIELDS = struct.Struct(">8sBB6x16sQ16sQQ16sQ")
@@ -29,7 +30,7 @@ class Kind(IntEnum):
     RECORD = 2
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Stamp:
     """What the writer of a pad says about it. `owner` is the 16 bytes of the session's id."""
 
@@ -38,7 +39,7 @@ class Stamp:
     chunk: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Header:
     """`length` is the payload's in bytes, `digest` its XXH3-128. `counter` rises with every write of the pad."""
 

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeAlias
 
+from ppcli.values import value
 
-@dataclass(frozen=True, slots=True)
+
+@value(frozen=True, slots=True)
 class Version:
     """One complete version of a name. `owner` is the id of the session that wrote it, `pads` has one (number, counter)
     per chunk, `record` the numbers of the pads that hold its record."""
@@ -39,7 +41,7 @@ class Owner:
     records: set[int] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Reserve:
     """Free or new pads become the owner's."""
 
@@ -49,7 +51,7 @@ class Reserve:
     records: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Hold:
     """The owner gets a reference on every pad of the current version of `name`, to adopt those it needs."""
 
@@ -57,7 +59,7 @@ class Hold:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Retake:
     """Pads that are free, or of the current version of `name`, are the owner's again (the index was rebuilt)."""
 
@@ -66,7 +68,7 @@ class Retake:
     pads: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Drop:
     """The owner gives up these data pads and goes on."""
 
@@ -74,14 +76,14 @@ class Drop:
     pads: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Release:
     """The owner gives up everything and is forgotten."""
 
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Commit:
     """`version` becomes what `name` is; the owner is forgotten, and so is what only the old version held."""
 
@@ -90,12 +92,12 @@ class Commit:
     version: Version
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Remove:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Wiped:
     """Stale pads hold no record any more: they are free."""
 

@@ -10,15 +10,15 @@ import json
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ppcli import records
 from ppcli.pads.index import Version
+from ppcli.values import value
 
 _PREFIX = struct.Struct(">QI")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Prefix:
     """What a part says about itself: parts with the same owner and prefix belong together."""
 

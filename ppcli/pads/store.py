@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -22,9 +22,10 @@ from ppcli.pads.key import GAP
 from ppcli.pads.ledger import Ledger
 from ppcli.pads.medium import Bytes, Medium
 from ppcli.pads.proof import Proof
+from ppcli.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Claim:
     """A pad that a job believes to be its own, and what its header says about that."""
 

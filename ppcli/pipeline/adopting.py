@@ -58,6 +58,6 @@ def _adopted(context: Context, run: FileRun, part: Part, slot: Slot | None) -> R
         return None
     known = Part(part.index, part.offset, part.size, run.source.checksum(part, context.reading))
     body = run.source.body(known, on_bytes=context.reading)
-    return context.call(
-        Step.ADOPT, run, part.index, lambda: context.target.adopt(run.session, run.plan, known, slot, body)
+    return context.retrier.call(
+        Step.ADOPT, run.plan.name, part.index, lambda: context.target.adopt(run.session, run.plan, known, slot, body)
     )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import TypeVar
 
+from ppcli.disk import StrPath
 from ppcli.errors import Damaged, Integrity, Internal, PpcliError, StepFailure, local_error
 from ppcli.events import Retrying, WarningRaised
 from ppcli.halt import Halt
@@ -24,8 +22,6 @@ from ppcli.retry import Attempt, Retrier, Step
 from ppcli.source import ChunkBody
 from ppcli.steps import Failure
 from ppcli.target import Learner, Target
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,13 +44,8 @@ class Context:
     sent_before: dict[int, int] = field(default_factory=dict)
     """Bytes that went into a session of this run that was lost, by file."""
 
-    def path(self, entry: FileEntry) -> Path:
-        return self.job.spool if entry.path == STDIN else Path(entry.path)
-
-    def call(self, step: Step, run: FileRun | FileEntry, chunk: int | None, attempt: Callable[[], T]) -> T:
-        """A step call under the retry policy."""
-        entry = run.entry if isinstance(run, FileRun) else run
-        return self.retrier.call(step, entry.name, chunk, attempt)
+    def path(self, entry: FileEntry) -> StrPath:
+        return self.job.spool if entry.path == STDIN else entry.path
 
     def learn(self, entry: FileEntry) -> None:
         """Have the target's limits known."""

@@ -27,6 +27,7 @@ from ppcli.pipeline.expiry import starting_over
 from ppcli.pipeline.work import FileRun, Ready, Unit
 from ppcli.retry import Step
 from ppcli.source import Digests, Source, settle
+from ppcli.values import value
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class AlreadyThere(Exception):
     """The file was finished by somebody else, and is recorded as done."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Opened:
     """An open file: `parts` want slots, `units` have one."""
 
@@ -84,7 +85,9 @@ class Opener:
             self._foresight.look()
             limits = context.target.limits(source.fingerprint.size)
             base = (
-                context.call(Step.FIND, entry, None, lambda: context.target.find(entry.name)) if limits.adopts else None
+                context.retrier.call(Step.FIND, entry.name, None, lambda: context.target.find(entry.name))
+                if limits.adopts
+                else None
             )
             limits = context.target.limits(source.fingerprint.size)  # the first call may have told what they are
             changed = not source.fingerprint.same(entry.fingerprint)
@@ -129,8 +132,11 @@ class Opener:
         parts = adopting.adopt(context, run, parts)
         slots: Sequence[Slot] = ()
         if parts:
-            slots = context.call(
-                Step.RESERVE, run, parts[0].index, lambda: context.target.reserve(run.session, run.plan, parts)
+            slots = context.retrier.call(
+                Step.RESERVE,
+                run.plan.name,
+                parts[0].index,
+                lambda: context.target.reserve(run.session, run.plan, parts),
             )
         units = [Unit(run, part, slot) for part, slot in zip(parts, slots, strict=True)]
         step = steps.Reserved(run.index, tuple([part.index for part in parts]), tuple(slots))
@@ -178,7 +184,9 @@ class Opener:
         if changed and not limits.replan:
             if entry.session is not None:
                 session, plan, target = entry.session, self._plan(index, entry), self._context.target
-                self._context.call(Step.ABORT, entry, None, lambda: target.abort(session, plan, entry.slots))
+                self._context.retrier.call(
+                    Step.ABORT, entry.name, None, lambda: target.abort(session, plan, entry.slots)
+                )
             post(steps.Reset(index, None, "the source changed", session_lost=True))
         elif changed:
             post(steps.Reset(index, changed, "the source changed"))
@@ -192,8 +200,8 @@ class Opener:
             survey = None
             if opening.old is not None or session.taken_over:
                 known = [receipt for chunk in opening.entry.chunks if (receipt := _receipt(chunk)) is not None]
-                survey = context.call(
-                    Step.SURVEY, opening.entry, None, lambda: target.survey(session, opening.plan, known)
+                survey = context.retrier.call(
+                    Step.SURVEY, opening.entry.name, None, lambda: target.survey(session, opening.plan, known)
                 )
                 if survey.expires_at is not None:
                     session = replace(session, expires_at=survey.expires_at)
@@ -222,7 +230,7 @@ class Opener:
                     raise Postponed from crowded
                 raise
 
-        return context.call(Step.OPEN, opening.entry, None, attempt)
+        return context.retrier.call(Step.OPEN, opening.entry.name, None, attempt)
 
     def _run(self, opening: Opening, session: Session) -> FileRun:
         return FileRun(

@@ -83,7 +83,9 @@ class Sender:
                 return receipt
             context.recorder.post(steps.Uploaded(run.index, part.index, receipt.checksum, receipt.etag))
         sent = receipt
-        return context.call(Step.CONFIRM, run, part.index, lambda: target.confirm(run.session, run.plan, sent))
+        return context.retrier.call(
+            Step.CONFIRM, run.plan.name, part.index, lambda: target.confirm(run.session, run.plan, sent)
+        )
 
     def _sent(self, unit: Unit, begun: Begun | None) -> tuple[ChunkBody, Receipt]:
         """The chunk's bytes, and the receipt for them. What was begun is the first attempt; where it succeeded, nothing
@@ -102,7 +104,7 @@ class Sender:
                 return under_way.pop().outcome()
             return target.upload(run.session, run.plan, part, slot, body)
 
-        return body, context.call(Step.UPLOAD, run, part.index, attempt)
+        return body, context.retrier.call(Step.UPLOAD, run.plan.name, part.index, attempt)
 
     def _hashed(self, run: FileRun, part: Part) -> Part:
         """The part with its checksum, durable before the first byte goes where the target keeps starts of chunks."""
@@ -124,8 +126,8 @@ class Sender:
         context, run, part = self._context, unit.run, unit.part
         context.recorder.post(steps.Reset(run.index, (part.index,), damaged.cause))
         context.retrier.pause(Step.CONFIRM, run.entry.name, part.index, attempt, damaged)
-        (slot,) = context.call(
-            Step.RESERVE, run, part.index, lambda: context.target.reserve(run.session, run.plan, (part,))
+        (slot,) = context.retrier.call(
+            Step.RESERVE, run.plan.name, part.index, lambda: context.target.reserve(run.session, run.plan, (part,))
         )
         context.recorder.record(steps.Reserved(run.index, (part.index,), (slot,)))
         return Unit(run, replace(part, checksum=None) if run.limits.keeps_starts else part, slot)
@@ -164,7 +166,7 @@ class Sender:
         context.feed.drop(run)
 
     def _complete(self, work: Complete) -> Remote:
-        context, run, plan = self._context, work.run, work.run.with_digest(work.digest)
+        context, run, plan = self._context, work.run, work.run.plan.with_digest(work.digest)
         unsure = [work.doubtful]
 
         def attempt() -> Remote:
@@ -174,7 +176,7 @@ class Sender:
                 unsure[0] = True
                 raise
 
-        return context.call(Step.COMPLETE, run, None, attempt)
+        return context.retrier.call(Step.COMPLETE, run.plan.name, None, attempt)
 
     def _one_revision(self, run: FileRun, receipts: list[Receipt]) -> str | None:
         """The file's digest. A source whose fingerprint moved is read again: the same bytes go on. Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ppcli.errors import SessionLost
@@ -12,6 +12,7 @@ from ppcli.manifest import FileEntry
 from ppcli.model import FilePlan, Limits, Part, Receipt, Remote, Session, Slot
 from ppcli.pipeline.begun import Begun
 from ppcli.source import Digests, Source
+from ppcli.values import value
 
 _SMALL = 1 << 16
 
@@ -55,12 +56,8 @@ class FileRun:
         """The only chunk gives the file's digest while it is sent, where that is not known before."""
         return len(self.receipts) == 1 and self.plan.digest is None
 
-    def with_digest(self, digest: str | None) -> FilePlan:
-        """The plan, now that the digest of what was sent is known."""
-        return self.plan if digest == self.plan.digest else replace(self.plan, digest=digest)
 
-
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Unit:
     """A chunk with its slot. With a `receipt` it was sent by an earlier run and only has to be confirmed."""
 
@@ -76,14 +73,14 @@ class Unit:
         return wanted and run.session.whole and not (run.dead or run.plan.immutable or run.limits.keeps_starts)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Burst:
     """Small chunks that one worker sends, before it waits for the first reply."""
 
     units: Sequence[Unit]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Late:
     """A chunk of a burst that was not sent in it, failed, or has no reply yet. It has its place, and a user of its
     file."""
@@ -96,23 +93,23 @@ class Late:
         return self.unit.run
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class OpenFiles:
     files: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ReserveParts:
     run: FileRun
     parts: tuple[Part, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Finish:
     run: FileRun
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Complete:
     """A file whose completion is intended, durably. `doubtful`: an earlier run may have completed it."""
 
@@ -122,7 +119,7 @@ class Complete:
     doubtful: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Ready:
     """Chunks whose slots are held, durably."""
 

@@ -9,7 +9,6 @@ import re
 import stat
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
@@ -17,6 +16,7 @@ from ppcli import disk
 from ppcli.errors import Local, PpcliError, Rejected, Usage, local_error
 from ppcli.groupsync import GroupSync
 from ppcli.names import escape, safe_relative, unescape
+from ppcli.values import value
 
 _PARTIAL = re.compile(r"\.ppcli-(?P<job>.+)-(?P<key>[0-9]+)\.part")
 _NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
@@ -25,7 +25,7 @@ _FORM = "A file target is a directory on this machine: file:///dir or /dir."
 _NO_DIR_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Entry:
     """A file below the root. `partial_of` is the job id where it is an unfinished upload of ours."""
 
@@ -35,7 +35,7 @@ class Entry:
     partial_of: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Stored:
     """A finished file: its raw name, its path and its status (of what a link leads to)."""
 

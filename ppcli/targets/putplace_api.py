@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -17,6 +16,7 @@ from ppcli.target import Body
 from ppcli.targets.json_replies import by_our_clock, number, record_of, sane, text, when
 from ppcli.transport import Reply, Request, Transport
 from ppcli.transport.refusals import own_words, refusal, retry_after
+from ppcli.values import value
 
 _PAGE = 500
 NOT_OURS = frozenset({403, 404, 409, 410})
@@ -27,7 +27,7 @@ _CROWDED = "Too many unfinished uploads"
 _COUNT = re.compile(r"Not all chunks uploaded: (\d+)/(\d+)")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Begun:
     """A new session. `slides`: each stored chunk moves its end on (our own server says so)."""
 
@@ -36,7 +36,7 @@ class Begun:
     slides: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Stored:
     """What the server holds for a chunk: its SHA-256, and the bytes it took now (0: it had the chunk before)."""
 
@@ -44,7 +44,7 @@ class Stored:
     received: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Entry:
     """A file that the server knows. `digest` is `sha256:hex`; `content` says that its bytes are there; `deleted` is
     None where the server does not tell (putplace-server up to 0.11), as `newest`: no later file has its name."""

@@ -10,7 +10,6 @@ import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from ppcli.calls import Call
 from ppcli.errors import Doubt, Rejected, SessionLost, Transient
@@ -22,6 +21,7 @@ from ppcli.targets.s3_times import when
 from ppcli.targets.s3_wire import Wire
 from ppcli.transport import Reply
 from ppcli.transport.messages import PATIENCE
+from ppcli.values import value
 
 _ASSEMBLY_RATE = 50e6
 """Bytes per second at which a server is trusted to put a file together before it answers."""
@@ -29,7 +29,7 @@ _ANY = frozenset(range(300, 600))
 _PAGE = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Object:
     """What is under a key. `etag` is without its quotes; `headers` are those of a HEAD."""
 
@@ -40,7 +40,7 @@ class Object:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class StoredPart:
     """A part as the server lists it. `checksums` by algorithm, in base64."""
 
@@ -51,7 +51,7 @@ class StoredPart:
     checksums: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Held:
     """The parts of an upload. `algorithm` is that of its checksums, empty where it has none or the server does not say
     so."""
@@ -60,7 +60,7 @@ class Held:
     algorithm: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Upload:
     """A multipart upload that is open; `algorithm` is that of its checksums, empty where it has none."""
 

@@ -4,10 +4,10 @@ whose an open upload is."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ppcli.targets import memory
+from ppcli.values import value
 
 FILE_NAME = "s3.sqlite"
 
@@ -21,7 +21,7 @@ _XXH3 = 16
 _TRAILER = "trailer"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Checks:
     """How an endpoint was seen to check what it gets: the name of a checksum, which may follow the bytes (`trailer`),
     or `md5`."""
@@ -30,7 +30,7 @@ class Checks:
     trailer: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Parts:
     """Of an object: `size` bytes each, and the XXH3-128 (hex) of every one."""
 

@@ -6,12 +6,12 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from ppcli import checksums
 from ppcli.errors import Damaged
 from ppcli.model import Evidence, Receipt
 from ppcli.target import Body
+from ppcli.values import value
 
 MD5 = "md5"
 CHECKED = ("crc64nvme", "crc32c")
@@ -26,7 +26,7 @@ _PARTS_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+")
 _OPAQUE = ("aws:kms", "aws:kms:dsse", "aws:fsx")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Tag:
     """What a receipt keeps of a part: its ETag, and the checksum (base64) that was sent with it. As text, they are
     `ETAG` or `ETAG ALGORITHM:CHECKSUM`."""

@@ -4,7 +4,6 @@ left, and completing one."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from ppcli.errors import Doubt, Loss, PpcliError, Rejected, SessionLost, StepFailure, Transient
 from ppcli.model import FilePlan, Receipt
@@ -14,11 +13,12 @@ from ppcli.targets.s3_api import Api, Held, Object, StoredPart, Upload
 from ppcli.targets.s3_errors import Fault
 from ppcli.targets.s3_memory import Checks, Memory
 from ppcli.targets.s3_proof import ELEMENTS, MD5, Measured, Tag, Trailing
+from ppcli.values import value
 
 _POISONED = frozenset({"BadDigest", "InvalidPart", "InvalidPartOrder", "XAmzContentChecksumMismatch"})
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Found:
     """An open upload that somebody left, the checksum it was made with, and what it holds of a file."""
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ppcli import records
 from ppcli.errors import Transient
+from ppcli.values import value
 
 PATIENCE = 60.0
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REPEATABLE = _HARMLESS | {"PUT", "DELETE"}
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Request:
     """One request to the transport's origin.
 
@@ -52,7 +53,7 @@ class Request:
         return self.method in _REPEATABLE
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Reply:
     """A whole reply; the keys of `headers` are in lower case."""
 
