@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
 
 from ppcli.steps import (
     Completed,
@@ -12,85 +11,56 @@ from ppcli.steps import (
     ConfirmedCompleted,
     ConfirmedCompleting,
     JobChanged,
-    Opened,
-    OpenedReserved,
     Opening,
-    Reserved,
     Step,
     Uploaded,
 )
 
-_Join: TypeAlias = Callable[[Any, Any], Step]
-
 
 def compact(batch: Sequence[Step]) -> Sequence[Step]:
-    """Steps that are folded to the same state as those of the batch. What one file says stays in its order; what other
-    files say may come between."""
-    return batch if len(batch) == 1 else _joined(_without_repeated(batch))
-
-
-def _without_repeated(batch: Sequence[Step]) -> list[Step]:
-    """Without the steps that a later one says again: a chunk that is confirmed was uploaded, a file that is open was
-    being opened."""
-    kept: list[Step] = []
-    later: set[int | tuple[int, int]] = set()
-    for step in reversed(batch):
-        match step:
-            case Confirmed():
-                later.add((step.file, step.chunk))
-            case Opened():
-                later.add(step.file)
-            case Uploaded() if (step.file, step.chunk) in later:
-                continue
-            case Opening() if step.file in later:
-                continue
-        kept.append(step)
-    kept.reverse()
-    return kept
-
-
-def _joined(batch: Sequence[Step]) -> list[Step]:
-    """With one step for two that follow each other in a file."""
-    kept: list[Step] = []
+    """Steps that are folded to the same state as those of the batch: a chunk that is confirmed was uploaded, and one
+    step does for two that follow each other in a file. What one file says stays in its order; what other files say may
+    come between."""
+    kept: list[Step | None] = []
+    uploaded: dict[tuple[int, int], int] = {}
     last: dict[int, int] = {}
     for step in batch:
-        if isinstance(step, JobChanged):
+        if isinstance(step, JobChanged | Opening):
+            for file in step.files if isinstance(step, Opening) else ():
+                last.pop(file, None)
             kept.append(step)
             continue
-        before = last.get(step.file)
-        join = _JOINS.get((type(kept[before]), type(step))) if before is not None else None
-        if before is not None and join is not None:
-            kept[before] = join(kept[before], step)
-        else:
-            last[step.file] = len(kept)
-            kept.append(step)
-    return kept
+        if type(step) is Uploaded:
+            uploaded[step.file, step.chunk] = len(kept)
+        elif type(step) is Confirmed:
+            if (said := uploaded.pop((step.file, step.chunk), None)) is not None:
+                kept[said] = None
+        elif type(step) is Completing or type(step) is Completed:
+            before = last.get(step.file)
+            if before is not None and (joined := _joined(kept[before], step)) is not None:
+                kept[before] = joined
+                continue
+        last[step.file] = len(kept)
+        kept.append(step)
+    return [step for step in kept if step is not None]
 
 
-def _opened_reserved(first: Opened, then: Reserved) -> OpenedReserved:
-    return OpenedReserved(first.file, first.session, then.chunks, then.slots)
-
-
-def _confirmed_completing(first: Confirmed, then: Completing) -> ConfirmedCompleting:
-    return ConfirmedCompleting(first.file, first.chunk, first.slot, first.xxh3, first.etag, first.evidence, then.digest)
-
-
-def _confirmed_completed(first: ConfirmedCompleting, then: Completed) -> ConfirmedCompleted:
-    return ConfirmedCompleted(
-        first.file,
-        first.chunk,
-        first.slot,
-        first.xxh3,
-        first.etag,
-        first.evidence,
-        then.location,
-        then.digest,
-        then.action,
-    )
-
-
-_JOINS: Mapping[tuple[type, type], _Join] = {
-    (Opened, Reserved): _opened_reserved,
-    (Confirmed, Completing): _confirmed_completing,
-    (ConfirmedCompleting, Completed): _confirmed_completed,
-}
+def _joined(first: Step | None, then: Step) -> Step | None:
+    """One step for both."""
+    if type(first) is Confirmed and type(then) is Completing:
+        return ConfirmedCompleting(
+            first.file, first.chunk, first.slot, first.xxh3, first.etag, first.evidence, then.digest
+        )
+    if type(first) is ConfirmedCompleting and type(then) is Completed:
+        return ConfirmedCompleted(
+            first.file,
+            first.chunk,
+            first.slot,
+            first.xxh3,
+            first.etag,
+            first.evidence,
+            then.location,
+            then.digest,
+            then.action,
+        )
+    return None

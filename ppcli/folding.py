@@ -22,12 +22,15 @@ def apply(manifest: Manifest, seq: int, step: Step) -> None:
             if step.state is not manifest.state and not manifest.state.may_become(step.state):
                 raise ValueError(f"{manifest.state} does not become {step.state}")
             manifest.state, manifest.failure = step.state, step.failure
+        case steps.Opening():
+            for position in step.files:
+                _begin(manifest.files[position])
         case _:
             _FOLDS[type(step)](manifest, manifest.files[step.file], step)
     manifest.seq = seq
 
 
-def _reserved(manifest: Manifest, file: FileEntry, step: steps.Reserved | steps.OpenedReserved) -> None:
+def _reserved(manifest: Manifest, file: FileEntry, step: steps.Reserved | steps.Opened) -> None:
     for index, slot in zip(step.chunks, step.slots, strict=True):
         chunk = file.chunks[index]
         chunk.slot = slot
@@ -73,16 +76,13 @@ def _move(manifest: Manifest, chunk: Chunk, state: ChunkState) -> None:
     chunk.state = state
 
 
-def _opening(manifest: Manifest, file: FileEntry, step: steps.Opening) -> None:
+def _begin(file: FileEntry) -> None:
     file.state, file.failure = JobState.UPLOADING, None
 
 
-def _opened(manifest: Manifest, file: FileEntry, step: steps.Opened | steps.OpenedReserved) -> None:
-    file.session, file.state, file.failure = step.session, JobState.UPLOADING, None
-
-
-def _opened_reserved(manifest: Manifest, file: FileEntry, step: steps.OpenedReserved) -> None:
-    _opened(manifest, file, step)
+def _opened(manifest: Manifest, file: FileEntry, step: steps.Opened) -> None:
+    _begin(file)
+    file.session = step.session
     _reserved(manifest, file, step)
 
 
@@ -147,7 +147,6 @@ def _replanned(manifest: Manifest, file: FileEntry, step: steps.Replanned) -> No
 
 
 _FOLDS: Mapping[type[Step], Callable[[Manifest, FileEntry, Any], None]] = {
-    steps.Opening: _opening,
     steps.Opened: _opened,
     steps.Reserved: _reserved,
     steps.Hashed: _hashed,
@@ -160,7 +159,6 @@ _FOLDS: Mapping[type[Step], Callable[[Manifest, FileEntry, Any], None]] = {
     steps.Digested: _digested,
     steps.Completing: _completing,
     steps.Completed: _completed,
-    steps.OpenedReserved: _opened_reserved,
     steps.ConfirmedCompleting: _confirmed_completing,
     steps.ConfirmedCompleted: _confirmed_completed,
     steps.Failed: _failed,

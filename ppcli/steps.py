@@ -27,15 +27,19 @@ class Failure:
 
 @value(frozen=True, slots=True)
 class Opening:
-    """A session is about to be asked for."""
+    """Sessions are about to be asked for."""
 
-    file: int
+    files: tuple[int, ...]
 
 
 @value(frozen=True, slots=True)
 class Opened:
+    """There is a session. Slots that were reserved right away are held: `slots[i]` is for `chunks[i]`."""
+
     file: int
     session: Session
+    chunks: tuple[int, ...] = ()
+    slots: tuple[Slot, ...] = ()
 
 
 @value(frozen=True, slots=True)
@@ -137,16 +141,6 @@ class Completed:
 
 
 @value(frozen=True, slots=True)
-class OpenedReserved:
-    """`Opened`, then `Reserved`."""
-
-    file: int
-    session: Session
-    chunks: tuple[int, ...]
-    slots: tuple[Slot, ...]
-
-
-@value(frozen=True, slots=True)
 class ConfirmedCompleting:
     """`Confirmed`, for the last chunk of a file, then `Completing`."""
 
@@ -207,7 +201,6 @@ Step: TypeAlias = (
     | Digested
     | Completing
     | Completed
-    | OpenedReserved
     | ConfirmedCompleting
     | ConfirmedCompleted
     | Failed
@@ -229,7 +222,6 @@ _KINDS: Mapping[str, type[Any]] = {
     "digested": Digested,
     "completing": Completing,
     "completed": Completed,
-    "opened+reserved": OpenedReserved,
     "confirmed+completing": ConfirmedCompleting,
     "confirmed+completed": ConfirmedCompleted,
     "failed": Failed,

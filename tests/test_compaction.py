@@ -32,8 +32,9 @@ def folded(batch: list[steps.Step]) -> Manifest:
 
 FILES, CHUNKS, WORDS = st.sampled_from([0, 1]), st.sampled_from([0, 1]), st.sampled_from(["a", "b"])
 STEPS = st.one_of(
-    st.builds(steps.Opening, FILES),
+    st.builds(steps.Opening, st.sampled_from([(0,), (1,), (0, 1)])),
     st.builds(steps.Opened, FILES, st.builds(Session, WORDS)),
+    st.builds(lambda file, slot: steps.Opened(file, Session("s"), (0,), (slot,)), FILES, st.integers(1, 9)),
     st.builds(lambda file, chunk, slot: steps.Reserved(file, (chunk,), (slot,)), FILES, CHUNKS, st.integers(1, 9)),
     st.builds(steps.Uploaded, FILES, CHUNKS, WORDS, st.none() | WORDS),
     st.builds(
@@ -62,26 +63,20 @@ def test_what_was_written_is_read_back(batch: list[steps.Step]) -> None:
         assert read == step
 
 
-def test_a_file_of_one_request_takes_two_lines() -> None:
-    opened, reserved = steps.Opened(0, Session("put", whole=True)), steps.Reserved(0, (0,), (1,))
+def test_the_end_of_a_small_file_takes_one_line() -> None:
     confirmed = steps.Confirmed(0, 0, 1, "ab", "tag", Evidence.CONTENT)
     completed = steps.Completed(0, "s3://b/0", "md5:cd", Action.SENT, 10)
-    others = [steps.Opening(1), steps.Uploaded(1, 0, "ab", None)]
-    assert compact([steps.Opening(0), opened, others[0], reserved]) == [
-        steps.OpenedReserved(0, opened.session, (0,), (1,)),
-        others[0],
-    ]
-    assert compact([confirmed, others[1], steps.Completing(0, None), completed]) == [
+    other = steps.Hashed(1, 0, "ab")
+    assert compact([confirmed, other, steps.Completing(0, None), completed]) == [
         steps.ConfirmedCompleted(0, 0, 1, "ab", "tag", Evidence.CONTENT, "s3://b/0", "md5:cd", Action.SENT),
-        others[1],
+        other,
     ]
 
 
 def test_a_step_that_a_later_one_of_its_batch_says_again_is_left_out() -> None:
-    opening, opened = steps.Opening(0), steps.Opened(0, Session("s"))
     uploaded, confirmed = steps.Uploaded(0, 1, "ab", None), steps.Confirmed(0, 1, 7, "ab", None, Evidence.CONTENT)
     reset, other = steps.Reset(0, (1,), "damaged"), steps.Uploaded(0, 2, "cd", None)
-    assert compact([opening, opened, uploaded, other, confirmed]) == [opened, other, confirmed]
+    assert compact([uploaded, other, confirmed]) == [other, confirmed]
     assert compact([uploaded, reset, confirmed]) == [reset, confirmed]
-    later = [confirmed, reset, uploaded, opened, opening]
+    later = [confirmed, reset, uploaded]
     assert compact(later) == later, "what comes after says something new"

@@ -17,7 +17,7 @@ def events(plan: Manifest, batch: Sequence[Step]) -> Iterator[Event]:
     totals = plan.totals
     kinds = Counter(map(type, batch))
     confirmed = totals.chunks[ChunkState.CONFIRMED] - kinds[steps.Confirmed]
-    if steps.Reserved in kinds or steps.Confirmed in kinds:
+    if steps.Opened in kinds or steps.Reserved in kinds or steps.Confirmed in kinds:
         yield ReservationProgress(plan.job, totals.reserved, totals.chunks_total)
     for step in batch:
         match step:

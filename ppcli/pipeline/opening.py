@@ -48,16 +48,17 @@ class Postponed(Exception):
 
 
 class AlreadyThere(Exception):
-    """The file was finished by somebody else, and is recorded as done."""
+    """The file was finished by somebody else, or before, and is recorded as done."""
 
 
 @value(frozen=True, slots=True)
 class Opened:
-    """An open file: `parts` want slots, `units` have one."""
+    """An open file: `parts` want slots, `units` have one. `unsaid`: its step, to be recorded with its first slot."""
 
     run: FileRun
     parts: Sequence[Part]
     units: Sequence[Unit]
+    unsaid: steps.Opened | None
 
     @property
     def hashed(self) -> bool:
@@ -75,9 +76,8 @@ class Opener:
         self._wanted = wanted_chunk_size
         self._foresight = digesting.Foresight(context)
 
-    def prepare(self, index: int) -> Opening | None:
-        """Look at the source, plan it anew if it changed, and record the intent to open. None for a file that turns
-        out to be there already. Raises `SourceError`."""
+    def prepare(self, index: int) -> Opening:
+        """Look at the source, and plan it anew if it changed. Raises `SourceError` and `AlreadyThere`."""
         context, entry = self._context, self._context.job.manifest.files[index]
         source = Source(context.path(entry))
         try:
@@ -102,9 +102,7 @@ class Opener:
             old, plan = entry.session, self._plan(index, entry)
             asks = old is None and (unasked or context.resumed)
             if asks and digesting.there_already(context, index, source, plan, limits):
-                source.close()
-                return None
-            context.recorder.post(steps.Opening(index))
+                raise AlreadyThere
             return Opening(index, entry, source, limits, old, plan, base)
         except BaseException:  # also a signal: nothing may stay held or half made
             source.close()
@@ -115,7 +113,11 @@ class Opener:
         another."""
         try:
             session, survey = self._session(opening)
-            self._context.recorder.post(steps.Opened(opening.index, session))
+            step, chunks = steps.Opened(opening.index, session), opening.entry.chunks
+            fresh = survey is None and not opening.limits.adopts
+            waits = fresh and len(chunks) == 1 and chunks[0].state is ChunkState.PLANNED
+            if not waits:
+                self._context.recorder.post(step)
             run = self._run(opening, session)
             source = opening.source
             sums = self._context.hashes.take_chunks(source.path, source.fingerprint, opening.entry.chunk_size)
@@ -123,25 +125,39 @@ class Opener:
         except BaseException:  # also a signal: nothing may stay held or half made
             opening.source.close()
             raise
-        return Opened(run, parts, units)
+        return Opened(run, parts, units, step if waits else None)
 
     def reserve(self, run: FileRun, parts: Sequence[Part]) -> None:
         """Get slots for `parts`, or keep what the target has of them already. Once they are durable they go to the
         upload stage."""
+        parts = adopting.adopt(self._context, run, parts)
+        slots = self._slots(run, parts)
+        self._hand_on(run, parts, slots, steps.Reserved(run.index, tuple([part.index for part in parts]), tuple(slots)))
+
+    def reserve_first(self, opened: Opened) -> None:
+        """As `reserve`, for a file whose step is `unsaid`."""
+        run, parts, step = opened.run, opened.parts, opened.unsaid
+        assert step is not None
+        try:
+            slots = self._slots(run, parts)
+        except BaseException:  # also `Stopped`: whoever goes on must know of the session
+            self._context.recorder.post(step)
+            raise
+        step = steps.Opened(step.file, step.session, tuple([part.index for part in parts]), tuple(slots))
+        self._hand_on(run, parts, slots, step)
+
+    def _slots(self, run: FileRun, parts: Sequence[Part]) -> Sequence[Slot]:
         context = self._context
-        parts = adopting.adopt(context, run, parts)
-        slots: Sequence[Slot] = ()
-        if parts:
-            slots = context.retrier.call(
-                Step.RESERVE,
-                run.plan.name,
-                parts[0].index,
-                lambda: context.target.reserve(run.session, run.plan, parts),
-            )
+        if not parts:
+            return ()
+        return context.retrier.call(
+            Step.RESERVE, run.plan.name, parts[0].index, lambda: context.target.reserve(run.session, run.plan, parts)
+        )
+
+    def _hand_on(self, run: FileRun, parts: Sequence[Part], slots: Sequence[Slot], step: steps.Step) -> None:
         units = [Unit(run, part, slot) for part, slot in zip(parts, slots, strict=True)]
-        step = steps.Reserved(run.index, tuple([part.index for part in parts]), tuple(slots))
-        context.feed.coming(len(units))
-        context.recorder.post(step, Ready(run, units))
+        self._context.feed.coming(len(units))
+        self._context.recorder.post(step, Ready(run, units))
 
     def _plan(self, index: int, entry: FileEntry) -> FilePlan:
         assert entry.fingerprint is not None

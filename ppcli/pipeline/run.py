@@ -12,10 +12,9 @@ failure stops the run; failures that end one file leave the others alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 from ppcli import steps
 from ppcli.errors import Interrupted, Loss, PpcliError, Recut, SessionLost
@@ -37,6 +36,7 @@ from ppcli.retry import Gate, Retrier
 from ppcli.target import Split, Target
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 GRACE = 5.0
 """Seconds that chunks in flight get after a stop was requested."""
@@ -202,50 +202,44 @@ class _Pipeline:
 
     def _open_files(self, work: OpenFiles) -> None:
         """Open a batch of files: their intents become durable together."""
-        openings: list[Opening] = []
-        for index in work.files:
-            with self._unopened(index):
-                opening = self._opener.prepare(index)
-                if opening is None:
-                    self._feed.ended(index, again=False)
-                else:
-                    openings.append(opening)
-        small: list[Opened] = []
+        prepared = [self._unopened(index, self._opener.prepare, index) for index in work.files]
+        openings = [opening for opening in prepared if opening is not None]
         if self._intended(openings):
             for opening in openings:
-                with self._unopened(opening.index):
-                    opened = self._opener.open(opening)
-                    if self._hand_over(opened):
-                        small.append(opened)
+                if (opened := self._unopened(opening.index, self._opener.open, opening)) is not None:
+                    self._hand_over(opened)
         else:
             for opening in openings:
                 opening.source.close()
-        for opened in small:
-            self._guard(opened.run, self._opener.reserve, opened.run, opened.parts)
         self._recorder.hurry()
 
     def _intended(self, openings: Sequence[Opening]) -> bool:
-        """Where opening leaves something on the target, wait until the intents are durable. False: the run stops."""
+        """Where opening leaves something on the target, the intents are made durable first. False: the run stops."""
+        traces = [opening.index for opening in openings if opening.limits.open_leaves_trace]
         try:
-            if any(opening.limits.open_leaves_trace for opening in openings):
-                self._recorder.flush()
+            if traces:
+                self._recorder.record(steps.Opening(tuple(traces)))
         except Stopped:
             return False
         return not self._halt.requested
 
-    def _hand_over(self, opened: Opened) -> bool:
-        """Give an open file to the feed. True for one that wants a single slot: it gets it right away."""
-        small = len(opened.parts) == 1
-        if small:
-            self._feed.use(opened.run)
-        self._feed.opened(opened.run, () if small else opened.parts, opened.units, hashed=opened.hashed)
-        return small
+    def _hand_over(self, opened: Opened) -> None:
+        """Give an open file to the feed. One that wants a single slot gets it right away."""
+        run, parts = opened.run, opened.parts
+        if len(parts) != 1:
+            self._feed.opened(run, parts, opened.units, hashed=opened.hashed)
+            return
+        self._feed.use(run)
+        self._feed.opened(run, (), opened.units, hashed=opened.hashed)
+        if opened.unsaid is not None:
+            self._guard(run, self._opener.reserve_first, opened)
+        else:
+            self._guard(run, self._opener.reserve, run, parts)
 
-    @contextmanager
-    def _unopened(self, index: int) -> Iterator[None]:
-        """What goes wrong here ends a file that has no run yet."""
+    def _unopened(self, index: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Do one piece of work on a file that has no run yet; what goes wrong ends the file, or halts the run."""
         try:
-            yield
+            return work(*args, **kwargs)
         except (Stopped, Postponed):
             pass
         except AlreadyThere:
@@ -259,6 +253,7 @@ class _Pipeline:
         except Exception as error:  # a worker must not die silently: everything else becomes the run's error
             self._fail(index, as_told(error))
             self._feed.ended(index, again=False)
+        return None
 
     def _guard(self, run: FileRun, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Do one piece of work on an open file; what goes wrong ends that file, or halts the run."""
