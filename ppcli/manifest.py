@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from ppcli import records
 from ppcli.model import Action, Chunk, ChunkState, Evidence, Fingerprint, JobState, Session, Slot, weakest
@@ -25,6 +25,9 @@ class FileEntry:
     source that could not be read when the job was made. `recheck`: the source changed since some chunks were confirmed,
     and they have not been compared with it yet. `completing`: the target may have completed it already. `copied` bytes
     were kept or copied on the target's side."""
+
+    RARE: ClassVar = ("recheck", "completing", "copied", "location", "action", "failure")
+    """Left out of `manifest.json` where they have their default."""
 
     name: str
     path: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from ppcli.values import value
 
@@ -150,6 +150,9 @@ class Session:
     `detail` is the target's own, kept in the manifest, never a secret. `in_order`: chunks go one at a time, in order of
     offset, whatever `Limits.sends` says. `taken_over`: somebody else began it, so what it holds counts only once it is
     proved against the source. `whole`: it is one request, which makes the file visible; `complete` asks nobody."""
+
+    RARE: ClassVar = ("expires_at", "detail", "slides", "in_order", "taken_over", "whole")
+    """Left out of manifest and journal where they have their default (see `records.writer`)."""
 
     id: str
     expires_at: float | None = None

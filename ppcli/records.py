@@ -45,13 +45,22 @@ def names(cls: Any) -> tuple[str, ...]:
 
 @cache
 def writer(cls: Any, words: tuple[str, ...] | None = None) -> Callable[[Any], str]:
-    """Writes these fields (None: all) of a dataclass as the members of a JSON object, without its braces. Compiled for
-    the class, as `dataclasses` does with constructors: this is where a journal's time goes."""
-    hints = get_type_hints(cls)
+    """Writes these fields (None: all) of a dataclass as the members of a JSON object, without its braces. Those that
+    the class calls `RARE` come last, and only where they have not their default. Compiled for the class, as
+    `dataclasses` does with constructors: this is where a journal's time goes."""
+    hints, rare = get_type_hints(cls), getattr(cls, "RARE", ())
     chosen = words or names(cls)
-    template = ",".join(f'"{word}":%s' for word in chosen)
-    values = "".join(_expression(hints[word]).format(f"value.{word}") + "," for word in chosen)
-    return cast(Callable[[Any], str], eval(f"lambda value: {template!r} % ({values})", _SCOPE))
+    usual = [word for word in chosen if word not in rare]
+    template = ",".join(f'"{word}":%s' for word in usual)
+    values = "".join(_expression(hints[word]).format(f"value.{word}") + "," for word in usual)
+    code, scope = f"{template!r} % ({values})", dict(_SCOPE)
+    for field in fields(cls):
+        if field.name in chosen and field.name in rare:
+            here = f"value.{field.name}"
+            scope[f"default_{field.name}"] = _default(cls, field)()
+            told = f"',\"{field.name}\":' + str({_expression(hints[field.name]).format(here)})"
+            code += f" + ('' if {here} == default_{field.name} else {told})"
+    return cast(Callable[[Any], str], eval(f"lambda value: {code}", scope))
 
 
 def _expression(hint: Any) -> str:
@@ -72,17 +81,18 @@ _EXPRESSIONS: Mapping[Any, str] = {
 @cache
 def builder(cls: type[T]) -> Callable[[Any], T]:
     """Makes the dataclass `cls` from a JSON object; raises `ValueError`. Compiled as `writer` is."""
-    scope: dict[str, Any] = {"cls": cls, "absent": object()}
+    scope: dict[str, Any] = {"cls": cls}
     lines = ["def build(_json):", "  if type(_json) is not dict: raise ValueError(f'{cls.__name__}: not an object')"]
     arguments = []
-    for name, kinds, check, default in _checks(cast(Any, cls)):
+    for field, kinds, check in _checks(cast(Any, cls)):
+        name, plain = field.name, field.default is not MISSING
+        default = field.default if plain else _default(cls, field)
         scope |= {f"kinds_{name}": kinds, f"check_{name}": check, f"default_{name}": default}
         lines += [
-            f"  {name} = _json.get({name!r}, absent)",
-            f"  if {name} is absent: {name} = default_{name}()",
-            f"  elif type({name}) not in kinds_{name}: {name} = check_{name}({name})",
+            f"  if {name!r} not in _json: {name} = default_{name}{'' if plain else '()'}",
+            f"  elif type({name} := _json[{name!r}]) not in kinds_{name}: {name} = check_{name}({name})",
         ]
-        arguments.append(f"{name}={name}")
+        arguments.append(f"{name}={name}" if field.kw_only else name)
     lines.append(f"  return cls({', '.join(arguments)})")
     exec("\n".join(lines), scope)
     return cast(Callable[[Any], T], scope["build"])
@@ -122,13 +132,12 @@ _WRITERS = _Writers(
 _SCOPE = {"quote": json.encoder.encode_basestring_ascii, "writers": _WRITERS}
 
 
-def _checks(cls: Any) -> Iterator[tuple[str, frozenset[type], Callable[[Any], Any], Callable[[], Any]]]:
-    """For each field: its name, the types that are taken as they are, the check for all others, what gives its
-    default."""
+def _checks(cls: Any) -> Iterator[tuple[Field[Any], frozenset[type], Callable[[Any], Any]]]:
+    """For each field: the types that are taken as they are, and the check for all others."""
     hints = get_type_hints(cls)
-    for f in fields(cls):
-        if f.init:
-            yield f.name, _kinds(hints[f.name]), _check(hints[f.name]), _default(cls, f)
+    for field in fields(cls):
+        if field.init:
+            yield field, _kinds(hints[field.name]), _check(hints[field.name])
 
 
 def _default(cls: Any, field: Field[Any]) -> Callable[[], Any]:
@@ -170,7 +179,7 @@ def _check(hint: Any) -> Callable[[Any], Any]:
 
 def _item(hint: Any) -> Callable[[Any], Any]:
     kinds, check = _kinds(hint), _check(hint)
-    return lambda value: value if type(value) in kinds else check(value)
+    return (lambda value: value if type(value) in kinds else check(value)) if kinds else check
 
 
 def _refuse(value: Any) -> Any:
@@ -178,7 +187,13 @@ def _refuse(value: Any) -> Any:
 
 
 def _member(members: Mapping[str, Enum]) -> Callable[[Any], Any]:
-    return lambda value: members[value] if type(value) is str and value in members else _refuse(value)
+    def member(value: Any) -> Any:
+        try:
+            return members[value]
+        except (KeyError, TypeError):  # no such word, or no word at all
+            return _refuse(value)
+
+    return member
 
 
 def _either(checks: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
@@ -197,7 +212,7 @@ def _sequence(kind: type[Any], item: Callable[[Any], Any]) -> Callable[[Any], An
     def check(value: Any) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"{type(value).__name__} is no list")
-        return kind(item(one) for one in value)
+        return kind([item(one) for one in value])
 
     return check
 
