@@ -39,7 +39,9 @@ class Foresight:
         self._wanted = context.resumed and isinstance(context.target, Overview)
 
     def look(self) -> None:
-        with self._lock:
+        if not self._wanted:
+            return
+        with self._lock:  # all wait for the one that asks
             if not self._wanted:
                 return
             context, target = self._context, cast(Overview, self._context.target)
