@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
+
+from ppcli.values import value
 
 DEFAULT_JOBS = 20
 DEFAULT_RETRIES = 5
@@ -16,7 +18,7 @@ Prompt: TypeAlias = Callable[[str, bool], str | None]
 """Asks the user for a text, which is not shown where the second argument says so; None when nobody is there."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class PutRequest:
     """`ppcli put`. Sizes are bytes, the rate is bytes per second; None means: not given on the command line."""
 
@@ -41,7 +43,7 @@ class PutRequest:
     yes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ResumeRequest:
     """`limit_rate` (bytes per second) and `at_once` (uploads) take the place of what the jobs had; None: they stay."""
 
@@ -51,14 +53,14 @@ class ResumeRequest:
     at_once: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class StatusRequest:
     jobs: tuple[str, ...] = ()
     all: bool = False
     exit_code: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CancelRequest:
     jobs: tuple[str, ...] = ()
     all: bool = False
@@ -67,21 +69,21 @@ class CancelRequest:
     to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class RemoveRequest:
     names: tuple[str, ...]
     recursive: bool = False
     to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ListRequest:
     prefix: str = ""
     incomplete: bool = False
     to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class GetRequest:
     """`dest` None: `./LASTPART`; `-`: standard output."""
 
@@ -92,7 +94,7 @@ class GetRequest:
     to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class LoginRequest:
     """`ppcli login`. With a `token` there is nothing to ask for."""
 
