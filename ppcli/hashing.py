@@ -10,10 +10,11 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 import xxhash
 
 from ppcli import checksums
+from ppcli.bodies import OnBytes
 from ppcli.digests import DigestCache
 from ppcli.disk import StrPath
 from ppcli.model import Fingerprint
-from ppcli.source import Digests, OnBytes, Source, fingerprint, settle, unsettled
+from ppcli.source import Digests, Source, fingerprint, settle, unsettled
 
 _WORTH_A_THREAD = 16 << 20
 """Bytes from which a second thread pays."""

@@ -24,7 +24,7 @@ LAYERS = [
     ["jobs", "config", "digests", "credentials", "logins"],
     ["jobfiles"],
     ["source", "retry", "names", "lock"],
-    ["pieces", "checksums"],
+    ["pieces", "checksums", "bodies"],
     ["summary", "journal"],
     ["folding", "compaction"],
     ["manifest"],

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_transport import BASE, Answer, Script
 
+from ppcli.bodies import ChunkBody
 from ppcli.errors import Doubt, Further, Loss, PpcliError, Rejected, SessionLost, StepFailure, Transient, Usage
 from ppcli.model import Evidence, FilePlan, Part, Receipt, Session
-from ppcli.source import ChunkBody, Source
+from ppcli.source import Source
 from ppcli.target import Store
 from ppcli.targets import Settings, connect
 from ppcli.targets.rufh import RufhTarget

@@ -92,13 +92,18 @@ def test_a_resume_reads_nothing_twice_to_hash_it(place: Place, monkeypatch: pyte
     run(job, target)
     target.fault = lambda step, name, chunk: None
     read: list[int] = []
-    real = Source.pieces
+    pieces, whole = Source.pieces, Source.read
 
     def counting(self: Source, offset: int, size: int, *rest: int) -> Iterator[memoryview]:
         read.append(size)
-        return real(self, offset, size, *rest)
+        return pieces(self, offset, size, *rest)
+
+    def at_one_go(self: Source, offset: int, size: int) -> bytes:
+        read.append(size)
+        return whole(self, offset, size)
 
     monkeypatch.setattr(Source, "pieces", counting)
+    monkeypatch.setattr(Source, "read", at_one_go)
     assert run(place.store.open(job.id), target) is None
     assert sum(read) == 2 * CHUNK, "only what was not sent yet"
 

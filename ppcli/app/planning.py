@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ppcli import planner
 from ppcli.app.workplace import Workplace
+from ppcli.bodies import OnBytes
 from ppcli.collect import Found
 from ppcli.errors import PpcliError, Rejected, SourceError, Usage, other_content
 from ppcli.events import FileCompleted
@@ -17,7 +18,7 @@ from ppcli.model import Action, FilePlan, Fingerprint, JobState, Limits, Remote
 from ppcli.pipeline.context import failure
 from ppcli.requests import PutRequest
 from ppcli.retry import Step
-from ppcli.source import OnBytes, Source, fingerprint
+from ppcli.source import Source, fingerprint
 from ppcli.target import Learner, Linker, Overview, Target
 
 

@@ -6,10 +6,10 @@ import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from ppcli.bodies import ChunkBody
 from ppcli.calls import Call
 from ppcli.errors import Transient
 from ppcli.model import Receipt
-from ppcli.source import ChunkBody
 
 
 class Begun:

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ppcli.bodies import ChunkBody
 from ppcli.disk import StrPath
 from ppcli.errors import Damaged, Integrity, Internal, PpcliError, StepFailure, local_error
 from ppcli.events import Retrying, WarningRaised
@@ -19,7 +20,6 @@ from ppcli.pipeline.meter import Meter, Pace
 from ppcli.pipeline.recorder import Recorder
 from ppcli.pipeline.work import FileRun
 from ppcli.retry import Attempt, Retrier, Step
-from ppcli.source import ChunkBody
 from ppcli.steps import Failure
 from ppcli.target import Learner, Target
 

@@ -8,12 +8,13 @@ import time
 from typing import cast
 
 from ppcli import steps
+from ppcli.bodies import OnBytes
 from ppcli.events import HashingProgress
 from ppcli.manifest import FileEntry
 from ppcli.model import Action, FilePlan, Limits, Remote
 from ppcli.pipeline.context import Context
 from ppcli.retry import Step
-from ppcli.source import OnBytes, Source
+from ppcli.source import Source
 from ppcli.target import Linker, Overview
 
 _TOLD_EVERY = 0.5

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import cast
 
 from ppcli import steps
+from ppcli.bodies import ChunkBody
 from ppcli.errors import Damaged, Doubt, Integrity, SourceError
 from ppcli.model import Action, Part, Receipt, Remote
 from ppcli.pieces import ALONE
@@ -13,7 +14,7 @@ from ppcli.pipeline.begun import Begun
 from ppcli.pipeline.context import Context
 from ppcli.pipeline.work import Complete, FileRun, Unit
 from ppcli.retry import Step
-from ppcli.source import ChunkBody, Digests, Source, fingerprint
+from ppcli.source import Digests, Source, fingerprint
 from ppcli.target import Split
 
 

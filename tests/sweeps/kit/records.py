@@ -67,6 +67,9 @@ def _fold(job: Recorded, files: list[dict[str, Any]], line: dict[str, Any]) -> N
     if line["step"] == "job_changed":
         job.state = line["state"]
         return
+    if line["step"] == "opening":
+        job.opening |= {files[position]["name"] for position in line["files"]}
+        return
     for word in line["step"].split("+"):
         _fold_one(job, files[line["file"]], word, line)
 
@@ -74,8 +77,6 @@ def _fold(job: Recorded, files: list[dict[str, Any]], line: dict[str, Any]) -> N
 def _fold_one(job: Recorded, file: dict[str, Any], word: str, line: dict[str, Any]) -> None:
     name: str = file["name"]
     match word:
-        case "opening":
-            job.opening.add(name)
         case "opened":
             job.opening.discard(name)
         case "confirmed":
