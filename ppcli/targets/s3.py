@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import base64
 import mimetypes
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from ppcli.calls import Call, outcome
 from ppcli.errors import Damaged, Loss, PpcliError, SessionLost, other_content
@@ -239,12 +241,16 @@ class S3Target(Contents):
 
     def _headers(self, file: FilePlan) -> dict[str, str]:
         """What a new object gets besides its content."""
-        guessed, encoding = mimetypes.guess_type(file.name, strict=False)
-        kind = guessed if guessed and not encoding else "application/octet-stream"
-        return {"Content-Type": kind, **self._wanted.headers}
+        return {"Content-Type": _content_type(posixpath.splitext(file.name)[1]), **self._wanted.headers}
 
     def _completed(self, key: str, file: FilePlan, etag: str, receipts: Sequence[Receipt]) -> Remote:
         digest = s3_proof.whole_digest(receipts, etag, file.chunk_size)
         if len(receipts) > 1:
             self._memory.learn_parts(key, etag, Parts(file.chunk_size, [receipt.checksum for receipt in receipts]))
         return Remote(file.name, self._location(key), file.size, digest, self._api.now, etag)
+
+
+@lru_cache(maxsize=256)
+def _content_type(suffix: str) -> str:
+    guessed, encoding = mimetypes.guess_type(f"name{suffix}", strict=False)
+    return guessed if guessed and not encoding else "application/octet-stream"

@@ -56,9 +56,9 @@ def signed(
     sent = {**headers, "x-amz-content-sha256": payload, "x-amz-date": stamp}
     if key.token:
         sent["x-amz-security-token"] = key.token
-    lines = sorted((name.lower(), " ".join(value.split())) for name, value in (*sent.items(), ("host", host)))
-    names = ";".join([name for name, _ in lines])
-    canonical = "".join([f"{name}:{value}\n" for name, value in lines])
+    covered = {**sent, "host": host}
+    order, names = _order(tuple(covered))
+    canonical = "".join([f"{lower}:{' '.join(covered[name].split())}\n" for name, lower in order])
     asked = f"{method}\n{path}\n{query}\n{canonical}\n{names}\n{payload}"
     text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(asked.encode()).hexdigest()}"
     signature = hmac.digest(_signing_key(key.secret, stamp[:8], region), text.encode(), "sha256").hex()
@@ -66,6 +66,13 @@ def signed(
         f"AWS4-HMAC-SHA256 Credential={key.access}/{scope}, SignedHeaders={names}, Signature={signature}"
     )
     return sent
+
+
+@lru_cache(maxsize=64)
+def _order(names: tuple[str, ...]) -> tuple[list[tuple[str, str]], str]:
+    """Headers in the order of the signature, each also in lower case, and the list of them."""
+    order = sorted([(name, name.lower()) for name in names], key=lambda one: one[1])
+    return order, ";".join([lower for _, lower in order])
 
 
 @lru_cache(maxsize=8)
