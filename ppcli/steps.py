@@ -209,6 +209,7 @@ Step: TypeAlias = (
 )
 
 _KINDS: Mapping[str, type[Any]] = {
+    "opened+reserved": Opened,  # written once, read still
     "opening": Opening,
     "opened": Opened,
     "reserved": Reserved,
@@ -242,4 +243,6 @@ def from_record(record: Mapping[str, Any]) -> Step:
     kind = _KINDS.get(str(record.get("step")))
     if kind is None:
         raise ValueError(f"unknown step {record.get('step')!r}")
+    if kind is Opening and "files" not in record:  # written by 0.1.0: one file
+        record = {"files": [record.get("file")]}
     return cast(Step, records.build(kind, record))

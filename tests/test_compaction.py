@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,3 +81,15 @@ def test_a_step_that_a_later_one_of_its_batch_says_again_is_left_out() -> None:
     assert compact([uploaded, reset, confirmed]) == [reset, confirmed]
     later = [confirmed, reset, uploaded]
     assert compact(later) == later, "what comes after says something new"
+
+
+def test_the_journal_of_an_older_version_is_read() -> None:
+    """0.1.0 had a line for each file that was about to be opened; builds after it had another word."""
+    assert steps.from_record({"seq": 2, "step": "opening", "file": 3}) == steps.Opening((3,))
+    opened = steps.from_record({"seq": 3, "step": "opened", "file": 3, "session": {"id": "s", "detail": {}}})
+    assert opened == steps.Opened(3, Session("s"))
+    line = {"seq": 4, "step": "opened+reserved", "file": 3, "session": {"id": "s"}, "chunks": [0], "slots": [7]}
+    assert steps.from_record(line) == steps.Opened(3, Session("s"), (0,), (7,))
+    for bad in ({}, {"file": None}, {"file": "3"}, {"files": 3}):
+        with pytest.raises(ValueError):
+            steps.from_record({"seq": 2, "step": "opening", **bad})

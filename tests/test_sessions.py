@@ -4,6 +4,7 @@ in memory, and the forecast on its own."""
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,17 +14,20 @@ import pytest
 from harness import Place, Recording, quick_retries, run
 from memory import DEFAULT_LIMITS, MemoryTarget
 
-from ppcli import pipeline
-from ppcli.errors import Local, Loss, SessionLost
+from ppcli import pipeline, steps
+from ppcli.errors import Local, Loss, SessionLost, Transient
 from ppcli.events import FileCompleted, WarningRaised
 from ppcli.halt import Halt
 from ppcli.hashing import Hashes
+from ppcli.jobfiles import JOURNAL
+from ppcli.journal import read
 from ppcli.manifest import FileEntry
 from ppcli.model import FilePlan, Fingerprint, JobState, Receipt, Remote, Session
 from ppcli.pipeline.expiry import Forecast
 from ppcli.pipeline.meter import Meter
 from ppcli.pipeline.work import FileRun
 from ppcli.planner import plan_chunks
+from ppcli.retry import Gate
 from ppcli.source import Source
 
 CHUNK = 100
@@ -257,3 +261,60 @@ def test_a_bug_while_a_session_is_given_up_ends_the_run(place: Place) -> None:
     job = place.job([place.source("a", bytes(3 * CHUNK)), place.source("b", b"b")], jobs=2)
     error = run(job, target)
     assert error is not None and error.kind == "internal"
+
+
+def test_a_session_that_is_behind_before_it_was_recorded_is_opened_again(place: Place) -> None:
+    target, left = MemoryTarget(), [1]
+
+    def fault(step: str, name: str, chunk: int | None) -> None:
+        if step == "reserve" and left:
+            left.pop()
+            raise SessionLost("it holds less", Loss.BEHIND)
+
+    target.fault = fault
+    assert run(place.job([place.source("a", b"a")]), target) is None
+    assert target.objects == {"a": b"a"} and not target.uploads, "one session, and it was completed"
+
+
+def test_a_session_is_on_record_while_its_first_slot_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was made while the target asked another call to pause: a kill in that pause must not lose it."""
+    place, target, paused = Place(tmp_path, "memory:", CHUNK), MemoryTarget(), threading.Event()
+    job, opener, known = place.job([place.source(name, b"x") for name in "ab"]), [0], list[bool]()
+    hold, wait = Gate.hold, Gate.wait
+
+    def fault(step: str, name: str, chunk: int | None) -> None:
+        if step == "upload" and name == "a" and not paused.is_set():
+            raise Transient("slow down", retry_after=1.0)
+        if step == "lost:open" and name == "b":
+            assert paused.wait(10)
+            opener[0] = threading.get_ident()
+
+    def holding(self: Gate, seconds: float) -> None:
+        hold(self, seconds)
+        paused.set()
+
+    def waiting(self: Gate, halt: Halt) -> None:
+        wait(self, halt)
+        if threading.get_ident() == opener[0]:
+            said = read(job.directory / JOURNAL).records
+            known.append(any(record["step"] == "opened" and record["file"] == 1 for record in said))
+
+    monkeypatch.setattr(Gate, "hold", holding)
+    monkeypatch.setattr(Gate, "wait", waiting)
+    target.fault = fault
+    assert run(job, target) is None
+    assert known[0], "when the pause ended, before there was a slot"
+
+
+@pytest.mark.parametrize("trace", [True, False])
+def test_a_file_that_is_tried_again_is_failed_no_more(place: Place, trace: bool) -> None:
+    target = MemoryTarget(replace(DEFAULT_LIMITS, open_leaves_trace=trace))
+    job = place.job([place.source("a", b"a")])
+    job.record(steps.Failed(0, steps.Failure("rejected", "quota", "It is full.", "", 5)))
+
+    def fault(step: str, name: str, chunk: int | None) -> None:
+        raise Local("the target's disk is gone")
+
+    target.fault = fault
+    assert isinstance(run(job, target, resumed=True), Local)
+    assert (job.manifest.files[0].state, job.manifest.files[0].failure) == (JobState.UPLOADING, None)

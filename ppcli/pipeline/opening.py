@@ -114,7 +114,8 @@ class Opener:
         try:
             session, survey = self._session(opening)
             step, chunks = steps.Opened(opening.index, session), opening.entry.chunks
-            fresh = survey is None and not opening.limits.adopts
+            quick = not self._context.retrier.pauses  # else the session would be known to nobody for as long
+            fresh = quick and survey is None and not opening.limits.adopts
             waits = fresh and len(chunks) == 1 and chunks[0].state is ChunkState.PLANNED
             if not waits:
                 self._context.recorder.post(step)

@@ -214,11 +214,12 @@ class _Pipeline:
         self._recorder.hurry()
 
     def _intended(self, openings: Sequence[Opening]) -> bool:
-        """Where opening leaves something on the target, the intents are made durable first. False: the run stops."""
-        traces = [opening.index for opening in openings if opening.limits.open_leaves_trace]
+        """Where opening leaves something on the target, the intents are made durable first; and those of files that
+        had failed, which they have not any more. False: the run stops."""
+        told = [one.index for one in openings if one.limits.open_leaves_trace or one.entry.failure is not None]
         try:
-            if traces:
-                self._recorder.record(steps.Opening(tuple(traces)))
+            if told:
+                self._recorder.record(steps.Opening(tuple(told)))
         except Stopped:
             return False
         return not self._halt.requested
@@ -298,9 +299,11 @@ class _Pipeline:
 
     def _give_up(self, run: FileRun, lost: SessionLost) -> None:
         """Forget a session, durably: whoever opens the file next must not find it in the manifest. One that is only
-        behind is kept."""
+        behind is kept, and must be found there."""
         context = self._context
-        if lost.loss is not Loss.BEHIND:
+        if lost.loss is Loss.BEHIND:
+            self._recorder.flush()
+        else:
             context.discard(run.session, run.plan, run.entry)
             if lost.loss is Loss.POISONED and run.limits.digest_first:  # or the digest was wrong: read it again
                 context.hashes.forget(run.source.path)
