@@ -10,12 +10,10 @@ from ppcli import planner, steps
 from ppcli.errors import Crowded, SessionLost
 from ppcli.manifest import FileEntry
 from ppcli.model import (
-    Chunk,
     ChunkState,
     FilePlan,
     Limits,
     Part,
-    Receipt,
     Remote,
     Session,
     Slot,
@@ -24,9 +22,10 @@ from ppcli.model import (
 from ppcli.pipeline import adopting, digesting
 from ppcli.pipeline.context import Context
 from ppcli.pipeline.expiry import starting_over
+from ppcli.pipeline.remaining import part_of, receipt_of, remaining
 from ppcli.pipeline.work import FileRun, Ready, Unit
 from ppcli.retry import Step
-from ppcli.source import Digests, Source, settle
+from ppcli.source import Source, settle
 from ppcli.values import value
 
 
@@ -111,20 +110,20 @@ class Opener:
     def open(self, opening: Opening) -> Opened:
         """Create or reattach the session, and see what is left to do. Raises `Postponed` where it has to wait for
         another."""
+        context, source, chunks = self._context, opening.source, opening.entry.chunks
         try:
             session, survey = self._session(opening)
-            step, chunks = steps.Opened(opening.index, session), opening.entry.chunks
-            quick = not self._context.retrier.pauses  # else the session would be known to nobody for as long
-            fresh = quick and survey is None and not opening.limits.adopts
-            waits = fresh and len(chunks) == 1 and chunks[0].state is ChunkState.PLANNED
+            step = steps.Opened(opening.index, session)
+            untouched = survey is None and len(chunks) == 1 and chunks[0].state is ChunkState.PLANNED
+            # Its slot comes at once, unless all pause: then the session would be known to nobody for as long
+            waits = untouched and not opening.limits.adopts and not context.retrier.pauses
             if not waits:
-                self._context.recorder.post(step)
+                context.recorder.post(step)
             run = self._run(opening, session)
-            source = opening.source
-            sums = self._context.hashes.take_chunks(source.path, source.fingerprint, opening.entry.chunk_size)
-            parts, units = self._sort(run, survey, sums)
+            sums = context.hashes.take_chunks(source.path, source.fingerprint, opening.entry.chunk_size)
+            parts, units = remaining(context, run, survey, sums)
         except BaseException:  # also a signal: nothing may stay held or half made
-            opening.source.close()
+            source.close()
             raise
         return Opened(run, parts, units, step if waits else None)
 
@@ -194,7 +193,7 @@ class Opener:
             else tuple(
                 chunk.index
                 for chunk in entry.chunks
-                if chunk.xxh3 is not None and source.checksum(_part(chunk), self._context.reading) != chunk.xxh3
+                if chunk.xxh3 is not None and source.checksum(part_of(chunk), self._context.reading) != chunk.xxh3
             )
         )
         post = self._context.recorder.post
@@ -216,7 +215,7 @@ class Opener:
             session = self._opened(opening)
             survey = None
             if opening.old is not None or session.taken_over:
-                known = [receipt for chunk in opening.entry.chunks if (receipt := _receipt(chunk)) is not None]
+                known = [receipt for chunk in opening.entry.chunks if (receipt := receipt_of(chunk)) is not None]
                 survey = context.retrier.call(
                     Step.SURVEY, opening.entry.name, None, lambda: target.survey(session, opening.plan, known)
                 )
@@ -264,55 +263,3 @@ class Opener:
             opened=time.time() if opening.old is None else None,
             sent=self._context.sent_before.get(opening.index, 0),
         )
-
-    def _sort(self, run: FileRun, survey: Survey | None, sums: Digests | None) -> tuple[list[Part], list[Unit]]:
-        """Chunks that want a slot, chunks that have one; those that are there are counted and done."""
-        parts, units, gone, offers = [], [], [], {}
-        for chunk in run.entry.chunks:
-            held = survey.held.get(chunk.index) if survey else None
-            missing = survey is not None and survey.authoritative and held is None
-            receipt = held or _receipt(chunk)
-            if held is not None and held.slot != chunk.slot:
-                offers[chunk.index] = held.slot
-            if chunk.state is ChunkState.PLANNED or receipt is None or chunk.index in offers:
-                parts.append(_part(chunk, sums))
-            elif chunk.state is ChunkState.RESERVED:
-                proved = held if held and held.checksum and held.evidence else None  # its reply was lost
-                units.append(Unit(run, _part(chunk, sums), receipt.slot, proved))
-            elif missing:
-                gone.append(chunk.index)
-                parts.append(_part(chunk, sums))
-            elif chunk.state is ChunkState.UPLOADED:
-                units.append(Unit(run, _part(chunk, sums), receipt.slot, receipt))
-            else:
-                run.receipts[chunk.index] = _receipt(chunk)
-                run.left -= 1
-                if run.index not in self._context.reopened:  # else this run may have sent it
-                    run.resumed = True
-                    self._context.skip(run, chunk.size)
-        run.offers = offers
-        if gone:
-            reason = "the target does not have them any more"
-            self._context.recorder.record(steps.Reset(run.index, tuple(gone), reason))
-        return _in_order(parts, units) if run.limits.sends == 1 else (parts, units)
-
-
-def _in_order(parts: list[Part], units: list[Unit]) -> tuple[list[Part], list[Unit]]:
-    """What is to be sent strictly in order of offset: chunks that have a slot do not overtake those without."""
-    first = min((part.index for part in parts), default=None)
-    waiting = [unit for unit in units if first is not None and unit.receipt is None and unit.part.index > first]
-    parts = sorted([*parts, *(unit.part for unit in waiting)], key=lambda part: part.index)
-    return parts, [unit for unit in units if unit not in waiting]
-
-
-def _part(chunk: Chunk, sums: Digests | None = None) -> Part:
-    if sums is None or sums.sha256 is None:
-        return Part(chunk.index, chunk.offset, chunk.size, chunk.xxh3 if chunk.state is ChunkState.RESERVED else None)
-    return Part(chunk.index, chunk.offset, chunk.size, sums.chunks[chunk.index], sums.sha256[chunk.index])
-
-
-def _receipt(chunk: Chunk) -> Receipt | None:
-    """What the manifest knows of a chunk on the target; an empty checksum means: only reserved."""
-    if chunk.slot is None:
-        return None
-    return Receipt(chunk.index, chunk.size, chunk.slot, chunk.xxh3 or "", chunk.etag, chunk.evidence)
