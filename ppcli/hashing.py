@@ -91,8 +91,7 @@ class Hashes:
         kept = self._kept.get(path)
         if kept and kept[0].same(seen):
             return kept[2].whole
-        trusting = self._trusting and path not in self._doubted
-        return self._cache.get(path, seen) if self._cache and trusting else None
+        return self._recorded(path, seen, checksums.SHA256)
 
     def of(self, source: Source, chunk_size: int, on_bytes: OnBytes | None = None) -> str:
         """The digest of a source, by reading it; those of its chunks are kept. Raises `SourceError`."""
@@ -105,12 +104,16 @@ class Hashes:
 
     def of_file(self, path: StrPath, fresh: bool = False, algorithm: str = checksums.SHA256) -> str:
         """The digest of a file: the recorded one, or by reading it (`fresh`: always). Raises `SourceError`."""
-        if not fresh and self._cache and (known := self._cache.get(path, fingerprint(path), algorithm)):
+        if not fresh and (known := self._recorded(os.fspath(path), fingerprint(path), algorithm)):
             return known
         with Source(path) as source:
             settled = not unsettled(source.fingerprint)
             digest = checksums.digest_of(source.pieces(0, source.fingerprint.size), algorithm)
             return self._remembered(source, digest) if settled else digest
+
+    def _recorded(self, path: str, seen: Fingerprint, algorithm: str) -> str | None:
+        trusting = self._trusting and path not in self._doubted
+        return self._cache.get(path, seen, algorithm) if self._cache and trusting else None
 
     def _remembered(self, source: Source, digest: str) -> str:
         """A digest that was just read, recorded unless the source changed meanwhile."""

@@ -17,7 +17,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,14 +266,3 @@ def running_server(
         yield server
     finally:
         server.kill()
-
-
-def wait_until_refused(port: int) -> None:
-    """Until nothing listens there any more."""
-    deadline = time.monotonic() + ENDING
-    while time.monotonic() < deadline:
-        try:
-            http.client.HTTPConnection("127.0.0.1", port, timeout=5).connect()
-        except OSError:
-            return
-    raise AssertionError("it still listens")

@@ -106,6 +106,16 @@ def test_of_file_reads_once(data_dir: Path, tmp_path: Path, reads: list[Path]) -
         assert Hashes(cache).of_file(path) == sha256(b"other")
 
 
+def test_a_digest_that_is_not_to_be_trusted_is_read_again(data_dir: Path, tmp_path: Path) -> None:
+    path = settled_file(tmp_path / "a", b"hello")
+    cache = DigestCache(data_dir)
+    hashes, right = Hashes(cache), f"sha256:{hashlib.sha256(b'hello').hexdigest()}"
+    cache.put(path, fingerprint(path), DIGEST)
+    assert hashes.of_file(path) == DIGEST
+    hashes.distrust()
+    assert hashes.of_file(path) == right
+
+
 def test_of_file_of_nothing(data_dir: Path, tmp_path: Path) -> None:
     with DigestCache(data_dir) as cache, pytest.raises(SourceError):
         Hashes(cache).of_file(tmp_path / "missing")

@@ -3,10 +3,12 @@ may have acted is sent twice unasked, and what the server managed to say is hear
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -479,3 +481,26 @@ def test_a_body_of_another_length_is_never_sent_as_whole(told: int) -> None:
         transport.close()
         whole = [heard.body for heard in server.heard if len(heard.body) == told]
         assert b"12345"[:told] not in whole
+
+
+def test_connections_that_nobody_closed_are_closed_before_the_collector_finds_them() -> None:
+    """Sockets that are left to the collector warn, and it may come to them before it comes to what holds them."""
+
+    def leave() -> None:
+        transport = Transport(server.base)
+        cycle: list[object] = [transport]
+        cycle.append(cycle)
+        gc.collect(0)  # what is older comes later
+        get(transport)
+
+    with serving(reply(200)) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                leave()
+                gc.collect()
+        finally:
+            gc.enable()
+    assert not [str(one.message) for one in caught]

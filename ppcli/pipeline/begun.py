@@ -34,6 +34,10 @@ class Begun:
         return self._receipt is not None
 
     @property
+    def failed(self) -> bool:
+        return self._error is not None
+
+    @property
     def waits(self) -> bool:
         """Its outcome is not known yet."""
         return self._call is not None
@@ -88,8 +92,17 @@ def in_order_of_reply(begun: Sequence[Begun], patience: float) -> Iterator[Begun
             poll.unregister(descriptor)
             one = waiting.pop(descriptor)
             one.go_on()
-            if one.waits:  # it was sent again, on another connection
+            if one.waits:  # part of it is there, or it was sent again, on another connection
                 waiting[one.descriptor] = one
                 poll.register(one.descriptor, select.POLLIN)
             else:
                 yield one
+
+
+def replies_first(begun: Sequence[Begun], patience: float) -> Iterator[Begun]:
+    """All of them: as `in_order_of_reply`, and then those that have said nothing by then."""
+    left = dict.fromkeys(begun)
+    for one in in_order_of_reply(begun, patience):
+        del left[one]
+        yield one
+    yield from left

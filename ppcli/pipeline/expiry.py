@@ -16,8 +16,16 @@ _MEASURE = 10.0
 class Forecast:
     """Warns once of each session that is going to end too early."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float = 0.0) -> None:
         self._warned: set[str] = set()
+        self._looked = now
+
+    def due(self, now: float) -> bool:
+        """Once a second."""
+        if now - self._looked < 1.0:
+            return False
+        self._looked = now
+        return True
 
     def warnings(self, runs: Sequence[FileRun], meter: Meter, now: float) -> list[str]:
         """A sentence for each session that will end before its file is there at the rate so far. `now` is in seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from ppcli.pipeline.work import Burst, Late, SendWork, Unit
+from ppcli.pipeline.work import Burst, Late, SendWork, UnderWay, Unit
 
 
 class ReadyQueue:
@@ -48,12 +48,12 @@ class ReadyQueue:
             return self._with_others(work, burst()) if work.small else work
         return None
 
-    def under_way(self) -> Late | None:
-        """A chunk that was sent already: the last thing to be done after a stop."""
-        found = next((work for work in self._works if isinstance(work, Late) and work.begun is not None), None)
-        if found is not None:
-            self._works.remove(found)
-        return found
+    def under_way(self) -> UnderWay | None:
+        """All that was sent already, once."""
+        sent = {work.begun: work.unit for work in self._works if isinstance(work, Late) and work.begun is not None}
+        if sent:
+            self._works.clear()
+        return UnderWay(sent) if sent else None
 
     def _with_others(self, first: Unit, most: int) -> Unit | Burst:
         units = [first]

@@ -22,7 +22,7 @@ from ppcli.events import Event, Listener, Stopping, UploadProgress
 from ppcli.halt import Halt, Stopped
 from ppcli.hashing import Hashes
 from ppcli.jobs import Job
-from ppcli.pipeline.begun import Begun, in_order_of_reply
+from ppcli.pipeline.begun import Begun, in_order_of_reply, replies_first
 from ppcli.pipeline.context import Context, as_told, failure, retrying
 from ppcli.pipeline.expiry import Forecast, forgotten, lost_again, starting_over
 from ppcli.pipeline.feed import Feed
@@ -31,7 +31,7 @@ from ppcli.pipeline.opening import AlreadyThere, Opened, Opener, Opening, Postpo
 from ppcli.pipeline.recorder import Recorder
 from ppcli.pipeline.sending import Sender
 from ppcli.pipeline.threads import Threads
-from ppcli.pipeline.work import Burst, Complete, FileRun, Finish, Late, OpenFiles, ReserveParts, Unit, Work
+from ppcli.pipeline.work import Burst, Complete, FileRun, Finish, Late, OpenFiles, ReserveParts, UnderWay, Unit, Work
 from ppcli.retry import Gate, Retrier
 from ppcli.target import Split, Target
 
@@ -44,7 +44,7 @@ _LEAVE = 1.0
 _MOMENT = 0.2
 """Seconds that a stop may take without a word."""
 _POLL = 0.05
-_CHUNK_WEIGHT = 64 << 10
+_CHUNK_WEIGHT = 1 << 16
 _BURST = 32
 """Small chunks that one worker sends at a time."""
 _PATIENCE = 0.25
@@ -108,8 +108,7 @@ class _Pipeline:
         self._opener = Opener(self._context, options.immutable, options.chunk_size)
         self._sender = Sender(self._context)
         self._threads = Threads()
-        self._foreseen = time.time()
-        self._forecast = Forecast()
+        self._forecast = Forecast(time.time())
 
     def run(self) -> Outcome:
         self._recorder.start()
@@ -136,10 +135,8 @@ class _Pipeline:
         return Outcome(self._meter, self._halt.error)
 
     def _foresee(self) -> None:
-        """Once a second: will any session end too early?"""
-        now = time.time()
-        if now - self._foreseen >= 1.0:
-            self._foreseen = now
+        """Will any session end too early?"""
+        if self._forecast.due(now := time.time()):
             for said in self._forecast.warnings(self._feed.open_runs(), self._meter, now):
                 self._context.warn("session_expires", said)
 
@@ -148,9 +145,9 @@ class _Pipeline:
         begun, error = time.monotonic(), self._halt.error
         if not self._threads.left(begun + _MOMENT) and isinstance(error, Interrupted):
             self._recorder.tell(Stopping(self._job.id, error.exit_code, GRACE))
-        for deadline in (begun + GRACE, begun + GRACE + _LEAVE):
-            self._threads.left(deadline)
-            self._halt.abandon()
+        self._threads.left(begun + GRACE)
+        self._halt.abandon()
+        self._threads.left(begun + GRACE + _LEAVE)
 
     def _progress(self) -> Event | None:
         """Where nothing moves any more, until the rate says so."""
@@ -167,6 +164,9 @@ class _Pipeline:
         while (work := self._feed.take(work)) is not None:
             if isinstance(work, Burst):
                 self._send_burst(work.units)
+            elif isinstance(work, UnderWay):
+                for one in replies_first(list(work.sent), GRACE):
+                    self._guard(work.sent[one].run, self._sender.deliver, work.sent[one], one)
             elif isinstance(work, Late):
                 self._guard(work.run, self._sender.deliver, work.unit, work.begun)
             elif isinstance(work, Unit):
@@ -189,6 +189,8 @@ class _Pipeline:
             if (one := self._sender.begin(unit)) is None:
                 break
             begun[one] = unit
+            if one.failed:  # as the next may: there may be no way to the server, which takes long to find out
+                break
         unsent = [Late(unit, None) for unit in units[len(begun) :]]
         for one in in_order_of_reply(list(begun), _PATIENCE):
             if one.succeeded:
@@ -202,8 +204,8 @@ class _Pipeline:
 
     def _open_files(self, work: OpenFiles) -> None:
         """Open a batch of files: their intents become durable together."""
-        prepared = [self._unopened(index, self._opener.prepare, index) for index in work.files]
-        openings = [opening for opening in prepared if opening is not None]
+        prepare = self._opener.prepare
+        openings = [one for index in work.files if (one := self._unopened(index, prepare, index)) is not None]
         if self._intended(openings):
             for opening in openings:
                 if (opened := self._unopened(opening.index, self._opener.open, opening)) is not None:

@@ -94,6 +94,13 @@ class Late:
 
 
 @value(frozen=True, slots=True)
+class UnderWay:
+    """What was sent before a stop: the last thing to be done."""
+
+    sent: Mapping[Begun, Unit]
+
+
+@value(frozen=True, slots=True)
 class OpenFiles:
     files: tuple[int, ...]
 
@@ -129,7 +136,7 @@ class Ready:
 
 ReserveWork: TypeAlias = OpenFiles | ReserveParts
 SendWork: TypeAlias = Unit | Finish | Complete | Late
-Work: TypeAlias = ReserveWork | SendWork | Burst
+Work: TypeAlias = ReserveWork | SendWork | Burst | UnderWay
 Settled: TypeAlias = Ready | Unit | Complete
 """What is handed back once its step is durable: chunks that may be sent, one that is confirmed, a file that may be
 completed."""

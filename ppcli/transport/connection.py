@@ -109,20 +109,36 @@ class Connection:
         """As `receive`; gives how many bytes came."""
         return self._received(lambda: self._sock.recv_into(view), patience) or 0
 
+    def hear(self, patience: float) -> bool:
+        """Add what comes next to `buffer`; False at the end. Raises `Lost`. Where something is there already it does
+        not wait, even if that is nothing of HTTP's: over TLS a reply comes after tickets, and in records."""
+        if not (isinstance(self._sock, ssl.SSLSocket) and not self.ended and self._wait(0.0)):
+            self.buffer += self.receive(patience)
+        else:
+            with contextlib.suppress(*_WOULD_BLOCK):
+                self.buffer += self._taken(lambda: self._sock.recv(_WINDOW))
+        return not self.ended
+
     def _received(self, receive: Callable[[], T], patience: float) -> T | None:
         """What `receive` gives once there is something; None at the end."""
         while not self.ended:
             try:
-                received = receive()
+                return self._taken(receive)
             except _WOULD_BLOCK as error:
                 self._wait(patience, sending=isinstance(error, ssl.SSLWantWriteError))
-            except OSError as error:
-                raise Lost(_why(error)) from error
-            else:
-                self.ended = not received
-                self.heard = self.heard or not self.ended
-                return received
         return None
+
+    def _taken(self, receive: Callable[[], T]) -> T:
+        """What `receive` gives now. Raises `Lost`, and what says that it would block."""
+        try:
+            received = receive()
+        except _WOULD_BLOCK:
+            raise
+        except OSError as error:
+            raise Lost(_why(error)) from error
+        self.ended = not received
+        self.heard = self.heard or not self.ended
+        return received
 
     def fileno(self) -> int:
         return self._sock.fileno()

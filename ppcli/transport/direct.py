@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import ssl
 import threading
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterable, Mapping
 
 from ppcli.calls import Call
 from ppcli.errors import Transient
@@ -34,19 +36,18 @@ class Direct:
         self._idle: list[Connection] = []  # the last one used is taken first: the others may grow old and go
         self._in_use: set[Connection] = set()
         self._closed = False
+        # Not by __del__: in a cycle, the collector may come to the sockets first
+        weakref.finalize(self, _close_all, self._idle, self._in_use).atexit = False
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
-            in_use = list(self._in_use)
+            idle, in_use = list(self._idle), list(self._in_use)
+            self._idle.clear()
         for connection in in_use:
             connection.interrupt()
         for connection in idle:
             connection.close()
-
-    def __del__(self) -> None:
-        self.close()
 
     def exchange(self, request: Request, path: str, headers: Mapping[str, str], body: Body | None) -> Call[Incoming]:
         """A server may close an idle connection at the moment we use it: then once more on a new one, where that cannot
@@ -74,9 +75,7 @@ class Direct:
             whole = _pass(connection, head + request.content, patience)
         else:
             whole = _pass_body(connection, head, body, patience)
-        if not connection.buffer:
-            yield connection.fileno()
-        reply = _receive_head(connection, patience)
+        reply = yield from _receive_head(connection, patience)
         return Incoming(self._origin, request, connection, reply, self._leave, all_sent=whole)
 
     def _failure(self, request: Request, connection: Connection, loss: Lost) -> Transient:
@@ -114,6 +113,11 @@ class Direct:
                 connection.rest()
                 self._idle.append(connection)
                 return
+        connection.close()
+
+
+def _close_all(*held: Iterable[Connection]) -> None:
+    for connection in itertools.chain(*held):
         connection.close()
 
 
@@ -168,14 +172,13 @@ def _refused(connection: Connection) -> bool:
     return False
 
 
-def _receive_head(connection: Connection, patience: float) -> Head:
+def _receive_head(connection: Connection, patience: float) -> Call[Head]:
     """The head of the reply, past the interim ones; what follows it stays in the buffer."""
     while True:
         while not connection.buffer or (found := _head_in(connection)) is None:
-            data = connection.receive(patience)
-            if not data:
+            yield connection.fileno()
+            if not connection.hear(patience):
                 raise Lost("the connection was closed before the reply" if not connection.buffer else "it broke off")
-            connection.buffer += data
         head, connection.buffer = found
         if not head.interim:
             return head
