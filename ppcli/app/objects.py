@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
+from shlex import quote
 from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -67,7 +68,11 @@ def _unsupported(target: Target) -> Rejected:
 
 
 def not_found(name: str, target: Target) -> NotFound:
-    return NotFound(f"There is no {name!r} at {target.url}.", hint="'ppcli ls' lists what is there.", reason="name")
+    return NotFound(
+        f"There is no {name!r} at {target.url}.",
+        hint=f"'ppcli ls --to {quote(target.url)}' lists what is there.",
+        reason="name",
+    )
 
 
 def no_file(place: Workplace, target: Target, store: Store, name: str, doing: str) -> NotFound:

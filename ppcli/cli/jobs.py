@@ -72,7 +72,7 @@ def cancel(jobs: tuple[str, ...], every: bool, incomplete: bool, to: str | None,
       ppcli cancel 7f3a
       ppcli cancel --incomplete --to /mnt/nas
 
-    Finished files stay. Asks first when bytes are confirmed already; --yes answers.
+    Finished files stay. On a terminal it asks first when bytes are confirmed already; --yes answers.
     """
     _jobs_or_all(jobs, every)
     request = CancelRequest(jobs=jobs, all=every, yes=yes, incomplete=incomplete, to=to)
