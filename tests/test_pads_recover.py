@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from pads_kit import PAD, Upload, audit, closing, content, get, index, put, sha2
 
 from ppcli.errors import Corrupt, Credentials, NotFound
 from ppcli.pads import files, ledger, wire
+from ppcli.pads.opening import Directory, find
 
 V1 = content("v1", 3 * PAD + 10)
 V2 = V1[:PAD] + content("v2", PAD) + V1[2 * PAD :]
@@ -213,6 +214,24 @@ def test_a_store_that_this_key_did_not_make_is_corrupt_without_its_identity(home
     with pytest.raises(Corrupt):
         target(home).find("x")
     assert any(files.files(_root(home)))
+
+
+def test_a_store_that_another_process_makes_meanwhile_is_not_damaged(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked for before it was there, and its pads, which nobody wrote yet, after."""
+    site = Directory(_root(home), home / "config", mounted=False)
+    look_for_pads = files.files
+
+    def made_meanwhile(root: Path) -> Iterator[Path]:
+        site.create(PAD)
+        blank = root / "pads" / "00" / ("00" * 32)
+        blank.write_bytes(b"")
+        return look_for_pads(root)
+
+    monkeypatch.setattr(files, "files", made_meanwhile)
+    found = find(_root(home), home / "config")
+    assert found is not None and found.pad_size == PAD
 
 
 @pytest.mark.parametrize("key", [None, "00" * 32, "no key", "00"])

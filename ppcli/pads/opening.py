@@ -101,6 +101,8 @@ def find(root: Path, config_dir: Path) -> Identity | None:
     except ValueError:
         found, damaged = None, True
     empty = not found and not any(files.files(root))
+    if not found and not empty and not damaged:  # it is there before the first pad: another process may have made both
+        found = identity.read(root)
     if found or (empty and not damaged):
         return found
     made = None if empty else _identify(root, config_dir)
